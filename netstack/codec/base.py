@@ -1,0 +1,136 @@
+"""The packet codec's one interface, kept by `pure` and `native` alike.
+
+Responsible for: the Protocols, the layout of a descriptor, and turning descriptors into packets.
+Refuses to know: how octets are parsed, summed or cut.
+
+A batch owns all memory: an arena that packets are read into and an array of fixed-size descriptors.
+The codec fills both; Python reads the descriptors with one `iter_unpack`. Codecs keep no state.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterable, Iterator
+from typing import Protocol
+
+from netstack.core.drops import DropReason
+from netstack.core.flow import FlowKey
+from netstack.core.packet import (
+    EMPTY,
+    BadPacket,
+    Datagram,
+    Fragment,
+    IcmpMessage,
+    Octets,
+    OtherPacket,
+    Parsed,
+    Segment,
+    SegmentRun,
+)
+
+# kinds of descriptors (the same numbers in native/include/netstack.h)
+KIND_TCP, KIND_UDP, KIND_ICMP, KIND_FRAGMENT, KIND_OTHER, KIND_BAD = 1, 2, 3, 4, 5, 6
+HAS_TS = 1  # bit of `bits`
+
+# kind, bits, tcp flags (ICMP: type), tos, nsegs, reason (OTHER: protocol; ICMP: code), hop limit,
+# flow key, window (TCP), seq (ICMP: rest), ack, ts_val, ts_ecr,
+# packet offset and length, payload offset and length, options offset and length, padding.
+# Offsets are into the arena. Every field is naturally aligned, so the C struct has the same 88 octets.
+DESCRIPTOR = struct.Struct("=BBBBHBB38sHIIIIIIIIIHH")
+DESCRIPTOR_SIZE = DESCRIPTOR.size
+
+
+class PacketBatch:
+    """Memory for one batch, owned by the caller and used again and again.
+
+    `arena` receives packets; `descriptors` one record for each super-segment, datagram and so on.
+    Views handed out by `items()` are valid until the next read into the same batch.
+    """
+
+    __slots__ = ("arena", "capacity", "count", "descriptors", "octets", "packets", "slot", "view")
+
+    def __init__(self, *, capacity: int = 64, slot: int = 2048, arena: int | None = None) -> None:
+        """Room for `capacity` packets of at most `slot` octets; `arena` octets in all when given."""
+        self.capacity = capacity
+        self.slot = slot
+        self.arena = bytearray(arena if arena is not None else 2 * capacity * slot)
+        self.view = memoryview(self.arena)
+        self.descriptors = bytearray(capacity * DESCRIPTOR_SIZE)
+        self.count = 0  # descriptors in use
+        self.packets = 0  # IP packets that they came from
+        self.octets = 0  # octets of those packets
+
+    def items(self) -> Iterator[Parsed]:
+        """What was read, in order of arrival (a super-segment stands where its first segment did)."""
+        view = self.view
+        used = memoryview(self.descriptors)[: self.count * DESCRIPTOR_SIZE]
+        for (
+            kind, bits, flags, tos, nsegs, reason, hop_limit, key, window, seq, ack, ts_val, ts_ecr,
+            packet_at, packet_len, payload_at, payload_len, options_at, options_len, _,
+        ) in DESCRIPTOR.iter_unpack(used):  # fmt: skip
+            packet = view[packet_at : packet_at + packet_len]
+            payload = view[payload_at : payload_at + payload_len] if payload_len else EMPTY
+            if kind == KIND_TCP:
+                options = bytes(view[options_at : options_at + options_len]) if options_len else b""
+                yield Segment(
+                    key, seq, ack, flags, window, payload, options,
+                    bits & HAS_TS != 0, ts_val, ts_ecr, nsegs, tos, packet,
+                )  # fmt: skip
+            elif kind == KIND_UDP:
+                yield Datagram(key, payload, tos, hop_limit, packet)
+            elif kind == KIND_ICMP:
+                size = 4 if key[0] == 4 else 16
+                yield IcmpMessage(
+                    key[0], key[2 : 2 + size], key[18 : 18 + size], flags, reason, seq,
+                    payload, hop_limit, packet,
+                )  # fmt: skip
+            elif kind == KIND_FRAGMENT:
+                yield Fragment(packet)
+            elif kind == KIND_OTHER:
+                yield OtherPacket(FlowKey(key), reason, packet)
+            else:
+                yield BadPacket(DropReason(reason), packet)
+
+
+class PacketCodec(Protocol):
+    """Octets to descriptors and back. Stateless: the same input gives the same output, always."""
+
+    name: str
+
+    def read_batch(self, fd: int, batch: PacketBatch, *, vnet: bool = False) -> int:
+        """Read packets from a TUN descriptor until it has no more or the batch is full; parse, verify, coalesce.
+
+        With `vnet` each packet has a 10-octet virtio-net header in front (IFF_VNET_HDR); GSO packets come
+        whole. Returns the number of IP packets, 0 when none were there. Raises OSError as read(2) would,
+        but for EAGAIN, and only when nothing was read before it.
+        """
+
+    def parse_batch(
+        self, packets: Iterable[Octets], batch: PacketBatch, *, verify: bool = True, coalesce: bool = True
+    ) -> int:
+        """The same for packets in memory; stops when the batch is full and returns how many packets it took.
+
+        With ``verify=False`` wrong TCP, UDP, ICMP and IPv4 header checksums pass (captures of offloading
+        senders hold them). A packet larger than a slot is taken if the arena has room for it.
+        """
+
+    def cut_run(self, run: SegmentRun) -> list[bytes]:
+        """The IP packets of a run, each with at most `run.mss` payload octets, checksums in place."""
+
+    def write_run(self, fd: int, run: SegmentRun, *, vnet: bool = False) -> int:
+        """Cut and write to a TUN; with `vnet` one GSO packet. Returns the payload octets that were written
+        (a run without payload returns 0). Raises OSError only when nothing could be written: BlockingIOError,
+        EIO, EBADF...
+        """
+
+    def emit_datagram(self, datagram: Datagram, mtu: int) -> list[bytes]:
+        """IP packets of a UDP datagram; fragments when it is larger than `mtu` (RFC 791, RFC 8200 4.5)."""
+
+    def write_datagram(self, fd: int, datagram: Datagram, mtu: int, *, vnet: bool = False) -> None:
+        """Emit and write. Raises OSError."""
+
+    def emit_icmp(self, message: IcmpMessage, mtu: int) -> list[bytes]:
+        """IP packets of an ICMP or ICMPv6 message, checksum in place, fragmented when larger than `mtu`."""
+
+    def write_packet(self, fd: int, packet: Octets, *, vnet: bool = False) -> None:
+        """Write one whole IP packet (behind an empty virtio-net header with `vnet`). Raises OSError."""

@@ -1,0 +1,316 @@
+"""Every setting of the engine, in place: what it means, its unit, its default and why.
+
+Responsible for: frozen, keyword-only dataclasses; reading them from TOML; errors that name the key.
+Refuses to know: how a setting takes effect.
+
+``load_config(path)`` reads a TOML file whose tables are the fields of `Config`; ``profile = "seed"``
+at its top starts from the original netstack's values instead of ours.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import ipaddress
+import tomllib
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, get_type_hints
+
+from netstack.core.errors import ConfigError
+
+ENFORCEMENTS = ("off", "audit", "strict")
+MODES = ("firewall", "dns-only")
+REFUSALS = ("reset", "unreachable", "drop")
+LAN_POLICIES = ("allow", "block", "resolve-only")
+QUIC_POLICIES = ("block", "allow")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TunnelConfig:
+    """The packet device."""
+
+    address: str = "10.0.0.1"
+    """Gateway address, also the DNS server that the device is told. Only this exact address is local."""
+    address6: str = "fd00:6e65:7473::1"
+    """The same for IPv6 (a unique local address); empty for none."""
+    device_address: str = "10.0.0.2"
+    """The device's own address in the tunnel (informative; packets may have any source)."""
+    mtu: int = 1500
+    """Octets of the largest IP packet, 576..65535 (1280 is the least for IPv6)."""
+    batch: int = 64
+    """Packets read at a time: the unit of all per-batch work."""
+    queue: int = 500
+    """Packets that the device queues towards us (Linux TUN: txqueuelen); windows are kept below it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TcpConfig:
+    """The terminating TCP towards the app."""
+
+    window: int = 65_536
+    """Initial receive window in octets."""
+    window_max: int = 524_288
+    """The window grows up to this while a flow moves data, below what the device can queue."""
+    send_buffer: int = 262_144
+    """Octets of upstream data held for one flow until the app acknowledges them."""
+    initial_cwnd: int = 10
+    """Segments (RFC 6928)."""
+    rto_initial: float = 1.0
+    """Seconds (RFC 6298)."""
+    rto_min: float = 0.2
+    """Seconds; RFC 6298 says 1, every host of today uses 0.2."""
+    rto_max: float = 60.0
+    """Seconds."""
+    synack_retries: int = 5
+    """SYN|ACK retransmissions before the flow is given up."""
+    retries: int = 10
+    """Data retransmissions before the flow is given up."""
+    time_wait: float = 10.0
+    """Seconds in TIME-WAIT. Both ends of this hop are on one device, so no 2 MSL of 4 minutes."""
+    keepalive: float = 7200.0
+    """Idle seconds before the app is probed (RFC 9293 3.8.4); 0 for never."""
+    delayed_ack: float = 0.04
+    """Seconds that an ACK may wait for a second segment; data that pushes is acknowledged per batch."""
+    idle_timeout: float = 7440.0
+    """Seconds without a packet before an established flow is closed (RFC 5382: at least 2 h 4 min)."""
+    dial_timeout: float = 20.0
+    """Seconds until an upstream that does not answer counts as unreachable."""
+    half_closed_timeout: float = 240.0
+    """Seconds that a half-closed flow may stay without a packet."""
+    on_dial_timeout: str = "unreachable"
+    """How a timed-out dial is shown: reset, unreachable or drop."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UdpConfig:
+    """UDP sessions (RFC 4787)."""
+
+    timeout: float = 120.0
+    """Idle seconds; traffic in both directions refreshes."""
+    dns_timeout: float = 10.0
+    """Idle seconds of a session to port 53."""
+    stun_timeout: float = 300.0
+    """Idle seconds of a session that carried STUN (calls on hold)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DnsConfig:
+    """The DNS bridge."""
+
+    servers: tuple[str, ...] = ("127.0.0.1:5354",)
+    """Upstream addresses, ADDR or ADDR:PORT or [ADDR6]:PORT, tried in order."""
+    timeout: float = 5.0
+    """Seconds for a query in all; then SERVFAIL."""
+    udp_size: int = 1232
+    """Largest UDP answer whatever the client's EDNS says (DNS flag day 2020)."""
+    ports: tuple[int, ...] = (53,)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrackerConfig:
+    """Leases of resolved addresses."""
+
+    lease: float = 300.0
+    """Least seconds of a lease; a longer record TTL makes it longer."""
+    lease_max: float = 86_400.0
+    """Most seconds of a lease."""
+    use_ttl: bool = True
+    """False keeps exactly `lease`, as the seeds do."""
+    sweep: float = 30.0
+    """Seconds between sweeps of expired leases."""
+    linger: float = 60.0
+    """Seconds that an address stays allowed after the last flow to it ended."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PolicyConfig:
+    """What is refused, and how."""
+
+    enforcement: str = "strict"
+    """off (nothing is refused for want of evidence), audit (allowed, but reported) or strict."""
+    quic: str = "block"
+    """block or allow UDP that is QUIC: ports below, and Initial packets on any port."""
+    quic_ports: tuple[int, ...] = (443, 80)
+    quic_refusal: str = "unreachable"
+    """unreachable (the app falls back to TCP at once) or drop."""
+    refusal: str = "reset"
+    """How TCP without evidence is refused: reset, unreachable or drop."""
+    udp_refusal: str = "unreachable"
+    """How UDP without evidence is refused: unreachable or drop."""
+    lan: str = "allow"
+    """Private and link-local destinations: allow, block, or resolve-only (the same as any address)."""
+    multicast: str = "allow"
+    """Multicast and broadcast: allow or block."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LimitsConfig:
+    """Caps of every table. What is over is shed oldest-idle first and counted."""
+
+    tcp_flows: int = 8192
+    half_open: int = 1024
+    udp_sessions: int = 4096
+    icmp_sessions: int = 256
+    dns_pending: int = 2048
+    tracked_addresses: int = 65_536
+    fragments: int = 256
+    """Packets in reassembly."""
+    fragment_octets: int = 1_048_576
+    fragment_timeout: float = 30.0
+    memory: int = 33_554_432
+    """Octets of buffered data over all flows. Windows shrink first, then idle flows go."""
+    icmp_errors_per_second: int = 100
+    resets_per_second: int = 1000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Config:
+    """All of it."""
+
+    mode: str = "firewall"
+    """firewall, or dns-only: nothing but DNS is carried."""
+    tunnel: TunnelConfig = field(default_factory=TunnelConfig)
+    tcp: TcpConfig = field(default_factory=TcpConfig)
+    udp: UdpConfig = field(default_factory=UdpConfig)
+    dns: DnsConfig = field(default_factory=DnsConfig)
+    tracker: TrackerConfig = field(default_factory=TrackerConfig)
+    policy: PolicyConfig = field(default_factory=PolicyConfig)
+    limits: LimitsConfig = field(default_factory=LimitsConfig)
+
+    def __post_init__(self) -> None:
+        _check(self)
+
+
+SEED_PROFILE: dict[str, Any] = {
+    "udp": {"timeout": 30.0},
+    "tracker": {"use_ttl": False, "linger": 0.0},
+    "policy": {"quic_refusal": "drop", "udp_refusal": "drop"},
+}
+"""The original netstack's values where ours differ."""
+
+
+def load_config(path: str | Path) -> Config:
+    """Read a TOML file. Raises ConfigError naming the file and the key."""
+    try:
+        with open(path, "rb") as file:
+            table = tomllib.load(file)
+    except OSError as problem:
+        raise ConfigError(f"{path}: cannot read: {problem.strerror}") from problem
+    except tomllib.TOMLDecodeError as problem:
+        raise ConfigError(f"{path}: not valid TOML: {problem}") from problem
+    try:
+        return make_config(table)
+    except ConfigError as problem:
+        raise ConfigError(f"{path}: {problem}") from None
+
+
+def make_config(table: dict[str, Any]) -> Config:
+    """From plain nested dictionaries, as TOML gives them. Raises ConfigError naming the key."""
+    table = dict(table)
+    profile = table.pop("profile", "default")
+    if profile not in ("default", "seed"):
+        raise ConfigError(f"profile: {profile!r} is not one of default, seed")
+    if profile == "seed":
+        table = _merged(SEED_PROFILE, table)
+    made: Config = _build(Config, table, "")
+    return made
+
+
+def _merged(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+    both = {key: dict(value) if isinstance(value, dict) else value for key, value in base.items()}
+    for key, value in over.items():
+        both[key] = {**both.get(key, {}), **value} if isinstance(value, dict) else value
+    return both
+
+
+def _build(cls: Any, table: Any, prefix: str) -> Any:
+    if not isinstance(table, dict):
+        raise ConfigError(f"{prefix.rstrip('.')}: a table is wanted here")
+    hints = get_type_hints(cls)
+    values: dict[str, Any] = {}
+    for key, value in table.items():
+        if key not in hints:
+            near = difflib.get_close_matches(key, hints, 1)
+            hint = f"; did you mean {prefix}{near[0]}?" if near else ""
+            raise ConfigError(f"{prefix}{key}: no such setting{hint}")
+        values[key] = _value(hints[key], value, f"{prefix}{key}")
+    return cls(**values)
+
+
+def _value(wanted: Any, value: Any, name: str) -> Any:
+    if dataclasses.is_dataclass(wanted):
+        return _build(wanted, value, f"{name}.")
+    if wanted is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if getattr(wanted, "__origin__", None) is tuple:
+        if not isinstance(value, (list, tuple)):
+            raise ConfigError(f"{name}: a list is wanted, got {value!r}")
+        return tuple(_value(wanted.__args__[0], item, name) for item in value)
+    if type(value) is not wanted:
+        raise ConfigError(f"{name}: {wanted.__name__} is wanted, got {value!r}")
+    return value
+
+
+def _one_of(name: str, value: str, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise ConfigError(f"{name}: {value!r} is not one of {', '.join(choices)}")
+
+
+def _address(name: str, value: str, version: int) -> None:
+    try:
+        address = ipaddress.ip_address(value)
+    except ValueError:
+        raise ConfigError(f"{name}: {value!r} is not an IP address") from None
+    if address.version != version:
+        raise ConfigError(f"{name}: {value!r} is not an IPv{version} address")
+
+
+def _positive(prefix: str, table: Any, *, zero: tuple[str, ...] = ()) -> None:
+    for item in dataclasses.fields(table):
+        value = getattr(table, item.name)
+        if isinstance(value, (int, float)) and not isinstance(value, bool):
+            if value < 0 or (value == 0 and item.name not in zero):
+                raise ConfigError(f"{prefix}.{item.name}: must be above zero, got {value}")
+
+
+def _check(config: Config) -> None:
+    _one_of("mode", config.mode, MODES)
+    tunnel, policy = config.tunnel, config.policy
+    _address("tunnel.address", tunnel.address, 4)
+    _address("tunnel.device_address", tunnel.device_address, 4)
+    if tunnel.address6:
+        _address("tunnel.address6", tunnel.address6, 6)
+    if not 576 <= tunnel.mtu <= 65535:
+        raise ConfigError(f"tunnel.mtu: must be 576..65535, got {tunnel.mtu}")
+    _one_of("policy.enforcement", policy.enforcement, ENFORCEMENTS)
+    _one_of("policy.quic", policy.quic, QUIC_POLICIES)
+    _one_of("policy.quic_refusal", policy.quic_refusal, ("unreachable", "drop"))
+    _one_of("policy.refusal", policy.refusal, REFUSALS)
+    _one_of("policy.udp_refusal", policy.udp_refusal, ("unreachable", "drop"))
+    _one_of("policy.lan", policy.lan, LAN_POLICIES)
+    _one_of("policy.multicast", policy.multicast, ("allow", "block"))
+    _one_of("tcp.on_dial_timeout", config.tcp.on_dial_timeout, REFUSALS)
+    for name in ("tunnel", "tcp", "udp", "dns", "tracker", "limits"):
+        _positive(name, getattr(config, name), zero=("keepalive", "linger", "delayed_ack"))
+    for server in config.dns.servers:
+        parse_server(server)
+
+
+def parse_server(text: str, default_port: int = 53) -> tuple[str, int]:
+    """``ADDR``, ``ADDR:PORT``, ``[ADDR6]:PORT`` or ``ADDR6`` as host and port. Raises ConfigError."""
+    host, port = text, str(default_port)
+    if text.startswith("["):
+        host, closed, rest = text[1:].partition("]")
+        if not closed or (rest and not rest.startswith(":")):
+            raise ConfigError(f"{text!r}: write an IPv6 server as [ADDRESS]:PORT")
+        port = rest[1:] or port
+    elif text.count(":") == 1:
+        host, _, port = text.partition(":")
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        raise ConfigError(f"{text!r}: {host!r} is not an IP address (a server is ADDR or ADDR:PORT)") from None
+    if not port.isdigit() or not 1 <= int(port) <= 65535:
+        raise ConfigError(f"{text!r}: the port must be 1..65535")
+    return host, int(port)

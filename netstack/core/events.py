@@ -1,0 +1,185 @@
+"""Typed events: what a host app, the command line and the traces are told.
+
+Responsible for: one frozen dataclass for each thing that happens, and its dictionary form for NDJSON.
+Refuses to know: who listens.
+
+`at` is the engine's clock in seconds. `line()` gives the log line; the blocked-flow lines are those
+that the original netstack wrote, so existing log filters keep working.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from enum import Enum
+from typing import Any, ClassVar
+
+from netstack.core.flow import FiveTuple
+from netstack.core.verdict import Verdict
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, FiveTuple):
+        return {
+            "protocol": value.protocol,
+            "source": str(value.source),
+            "destination": str(value.destination),
+        }
+    if isinstance(value, Verdict):
+        shown = {
+            "action": value.action.value,
+            "reason": value.reason.value,
+            "evidence": value.evidence,
+        }
+        if value.rule is not None:
+            shown["rule"] = value.rule
+        if value.would_block:
+            shown["would_block"] = True
+        return shown
+    if isinstance(value, Enum):
+        return value.name.lower() if isinstance(value.value, int) else value.value
+    if isinstance(value, bytes):
+        return value.hex()
+    if isinstance(value, (tuple, list)):
+        return [_plain(item) for item in value]
+    return value
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Root of all events."""
+
+    kind: ClassVar[str] = "event"
+    at: float
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain JSON types, `event` first."""
+        shown: dict[str, Any] = {"event": self.kind}
+        for item in fields(self):
+            shown[item.name] = _plain(getattr(self, item.name))
+        return shown
+
+    def line(self) -> str:
+        """One line for a log."""
+        return f"[{self.kind}]"
+
+
+@dataclass(frozen=True, slots=True)
+class FlowOpened(Event):
+    """A flow is carried: TCP after the real socket connected, UDP/ICMP at the first packet."""
+
+    kind: ClassVar[str] = "flow_opened"
+    flow_id: int
+    flow: FiveTuple
+    verdict: Verdict
+
+    def line(self) -> str:
+        return f"[{_tag(self.flow)}] OPEN {_arrow(self.flow)} ({self.verdict.evidence or self.verdict.reason.value})"
+
+
+@dataclass(frozen=True, slots=True)
+class FlowBlocked(Event):
+    """Policy refused a flow or datagram. Repeats of one flow within a second are counted, not repeated."""
+
+    kind: ClassVar[str] = "flow_blocked"
+    flow: FiveTuple
+    verdict: Verdict
+
+    def line(self) -> str:
+        what = {"unresolved": "hardcoded IP", "expired": "hardcoded IP", "quic": "QUIC"}.get(
+            self.verdict.reason.value, self.verdict.reason.value
+        )
+        return f"[{_tag(self.flow)}] BLOCKED {what}: {_arrow(self.flow)}"
+
+
+@dataclass(frozen=True, slots=True)
+class FlowClosed(Event):
+    """A flow ended. `how`: finished, reset-by-app, reset-by-peer, refused, unreachable, timeout, shed, cut, stopped."""
+
+    kind: ClassVar[str] = "flow_closed"
+    flow_id: int
+    flow: FiveTuple
+    how: str
+    octets_up: int = 0
+    octets_down: int = 0
+
+    def line(self) -> str:
+        return f"[{_tag(self.flow)}] CLOSE {_arrow(self.flow)} {self.how}, {self.octets_up} up, {self.octets_down} down"
+
+
+@dataclass(frozen=True, slots=True)
+class QueryAnswered(Event):
+    """A DNS query was answered; `addresses` were in the tracker before the answer left."""
+
+    kind: ClassVar[str] = "query_answered"
+    flow: FiveTuple
+    name: str
+    type: str
+    rcode: str
+    addresses: tuple[str, ...] = ()
+    elapsed: float = 0.0
+
+    def line(self) -> str:
+        return f"[DNS] {self.name} {self.type} {self.rcode} {' '.join(self.addresses)}".rstrip()
+
+
+@dataclass(frozen=True, slots=True)
+class QueryFailed(Event):
+    """A DNS query got SERVFAIL from the engine itself. `why`: timeout, table-full, unreachable, protect."""
+
+    kind: ClassVar[str] = "query_failed"
+    flow: FiveTuple
+    name: str
+    type: str
+    why: str
+
+    def line(self) -> str:
+        return f"[DNS] FAILED {self.name} {self.type}: {self.why}"
+
+
+@dataclass(frozen=True, slots=True)
+class PacketDropped(Event):
+    """A packet did not go on. Emitted only when a tracer asks; the counter always moves."""
+
+    kind: ClassVar[str] = "packet_dropped"
+    reason: Enum
+    length: int
+
+    def line(self) -> str:
+        return f"[DROP] {self.reason.name.lower()} ({self.length} octets)"
+
+
+@dataclass(frozen=True, slots=True)
+class EngineError(Event):
+    """Something outside failed. `where`: tunnel, dialer, protect, resolver, host, config. `fatal` ends the run."""
+
+    kind: ClassVar[str] = "engine_error"
+    where: str
+    message: str
+    fatal: bool = False
+
+    def line(self) -> str:
+        return f"[ERROR] {self.where}: {self.message}"
+
+
+@dataclass(frozen=True, slots=True)
+class StateChanged(Event):
+    """The controller moved to another state, or the mode changed."""
+
+    kind: ClassVar[str] = "state_changed"
+    state: str
+    mode: str
+
+    def line(self) -> str:
+        return f"[STATE] {self.state} ({self.mode})"
+
+
+EventSink = Callable[[Event], None]
+
+
+def _tag(flow: FiveTuple) -> str:
+    return {6: "TCP", 17: "UDP", 1: "ICMP", 58: "ICMP"}.get(flow.protocol, str(flow.protocol))
+
+
+def _arrow(flow: FiveTuple) -> str:
+    return f"{flow.source} -> {flow.destination}"

@@ -1,0 +1,129 @@
+"""What travels between the codec and the forwarders, already out of octets.
+
+Responsible for: the value types of packets in both directions.
+Refuses to know: how they are laid out on the wire (`wire/`, `codec/`).
+
+Upwards (from the app) every view points into the batch's arena and is valid only until the next
+`read_batch`; whoever keeps octets copies them. Downwards (to the app) payloads may be any buffer and
+are used before the call returns. A `key` always describes the packet itself, source first.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from netstack.core.drops import DropReason
+
+FIN = 0x01
+SYN = 0x02
+RST = 0x04
+PSH = 0x08
+ACK = 0x10
+URG = 0x20
+ECE = 0x40
+CWR = 0x80
+
+Octets = bytes | bytearray | memoryview
+
+EMPTY = memoryview(b"")
+
+
+@dataclass(slots=True, eq=False)
+class Segment:
+    """A TCP segment from the app, or several contiguous ones coalesced into a super-segment.
+
+    `window` is the raw 16-bit field. `options` holds the option octets only when there is something
+    in them besides padding and timestamps (SYN options, SACK), else it is empty; the timestamp is in
+    `ts_val`/`ts_ecr` when `has_ts`. Of a super-segment, `seq` is the first segment's, all other fields
+    are the last one's, and `nsegs` counts them. `packet` is the first whole IP packet.
+    """
+
+    key: bytes
+    seq: int
+    ack: int
+    flags: int
+    window: int
+    payload: memoryview = EMPTY
+    options: bytes = b""
+    has_ts: bool = False
+    ts_val: int = 0
+    ts_ecr: int = 0
+    nsegs: int = 1
+    tos: int = 0
+    packet: memoryview = EMPTY
+
+
+@dataclass(slots=True, eq=False)
+class SegmentRun:
+    """Contiguous TCP octets for the app that the codec cuts into segments of at most `mss` octets.
+
+    All cut segments carry `ack`, `window` (raw, already scaled) and `options` (padded to a multiple
+    of 4 octets). SYN and RST runs are one segment. FIN and PSH of `flags` go on the last segment only.
+    `payload` and headers together are at most 65,535 octets.
+    """
+
+    key: bytes
+    seq: int
+    ack: int
+    flags: int
+    window: int
+    mss: int = 536
+    options: bytes = b""
+    payload: Octets = b""
+
+
+@dataclass(slots=True, eq=False)
+class Datagram:
+    """A UDP datagram, either direction. `packet` (upwards only) is the whole IP packet."""
+
+    key: bytes
+    payload: Octets
+    tos: int = 0
+    hop_limit: int = 64
+    packet: memoryview = EMPTY
+
+
+@dataclass(slots=True, eq=False)
+class IcmpMessage:
+    """An ICMP or ICMPv6 message, either direction.
+
+    `source` and `destination` are packed addresses of the packet itself. `rest` is the second 32-bit
+    word of the header (identifier and sequence number of an echo, MTU of a packet too big).
+    """
+
+    version: int
+    source: bytes
+    destination: bytes
+    type: int
+    code: int
+    rest: int = 0
+    payload: Octets = b""
+    hop_limit: int = 64
+    packet: memoryview = EMPTY
+
+
+@dataclass(slots=True, eq=False)
+class Fragment:
+    """A packet that is one fragment of a larger one, for reassembly. `packet` is the whole of it."""
+
+    packet: memoryview
+
+
+@dataclass(slots=True, eq=False)
+class OtherPacket:
+    """A well-formed packet of a transport protocol that this engine does not carry."""
+
+    key: bytes
+    protocol: int
+    packet: memoryview
+
+
+@dataclass(slots=True, eq=False)
+class BadPacket:
+    """A packet that parsing refused; `packet` is what there was of it."""
+
+    reason: DropReason
+    packet: memoryview = field(default=EMPTY)
+
+
+Parsed = Segment | Datagram | IcmpMessage | Fragment | OtherPacket | BadPacket
