@@ -76,6 +76,8 @@ class TcpConfig:
     """Seconds without a packet before an established flow is closed (RFC 5382: at least 2 h 4 min)."""
     dial_timeout: float = 20.0
     """Seconds until an upstream that does not answer counts as unreachable."""
+    dns_idle_timeout: float = 10.0
+    """Idle seconds of a DNS connection to the engine (RFC 7766 6.2.3)."""
     half_closed_timeout: float = 240.0
     """Seconds that a half-closed flow may stay without a packet."""
     on_dial_timeout: str = "unreachable"

@@ -56,6 +56,9 @@ class Stream(Protocol):
     def abort(self) -> None:
         """Close with a reset, so that the far end sees one. Idempotent."""
 
+    def is_alive(self) -> bool:
+        """False when the network it was made on is gone (its own address left the host)."""
+
 
 class DatagramSocket(Protocol):
     """A real, unconnected UDP socket of one address family, or an ICMP echo socket."""
