@@ -1,0 +1,53 @@
+# Two commands do everything a newcomer needs: `make demo` and `make test`.
+# Each sets up what it needs first (a virtual environment in .venv; as root on Debian also system programs).
+
+VENV ?= .venv
+PY := $(VENV)/bin/python
+SOURCES := pyproject.toml $(wildcard setup.py native/*.py native/src/*.c native/include/*.h)
+ARGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check lint build docs clean
+
+help:  ## show this list
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
+
+demo: $(VENV)/.demo  ## set up, replay a capture, then run real programs behind the engine
+	@$(PY) scripts/demo.py
+
+test: $(VENV)/.test  ## set up, then every test that this machine allows
+	@$(PY) -m pytest $(ARGS)
+
+check: lint test  ## tests, ruff, mypy --strict
+
+lint: $(VENV)/.dev  ## ruff, mypy --strict, layering and house rules
+	@$(VENV)/bin/ruff check .
+	@$(VENV)/bin/mypy
+	@$(PY) -m pytest -q tests/house
+
+build: $(VENV)/.demo  ## build the native codec in place
+	@$(PY) -m pip install --quiet "cffi>=1.16" "setuptools>=68"
+	@$(PY) setup.py -q build_ext --inplace
+	@$(PY) -c "from netstack.codec import load; load('native'); print('native codec built')"
+
+docs: $(VENV)/.demo  ## write the generated pages again (docs/configuration.md, docs/events.md)
+	@$(PY) scripts/make_reference.py
+
+clean:  ## remove everything that the other targets made
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find netstack native bindings -name '*.so' -delete -o -name '*.o' -delete
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# The stamps: one for each set of extras, made again when the metadata or the C sources change.
+$(VENV)/.demo: $(SOURCES) scripts/setup.sh
+	@scripts/setup.sh install $(VENV) all
+	@touch $@
+
+$(VENV)/.test: $(SOURCES) scripts/setup.sh
+	@scripts/setup.sh system
+	@scripts/setup.sh install $(VENV) all,test
+	@touch $@ $(VENV)/.demo
+
+$(VENV)/.dev: $(SOURCES) scripts/setup.sh
+	@scripts/setup.sh install $(VENV) all,test,dev
+	@touch $@ $(VENV)/.demo
