@@ -236,7 +236,7 @@ class TcpForwarder:
             if flow.closed or flow.is_dns:
                 continue
             verdict = self.context.policy.decide(flow.flow, now)
-            if not verdict.allowed and verdict.reason not in (Reason.EXPIRED, Reason.UNRESOLVED):
+            if not verdict.allowed:
                 self.context.report_blocked(flow.key, verdict, now)
                 flow.cut("cut", now)
 

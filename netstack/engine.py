@@ -1,0 +1,257 @@
+"""The engine: packets in, verdicts, packets out. Sans-IO: it owns no socket, no clock and no thread.
+
+Responsible for: dispatching what the codec parsed to the forwarder of its family, passing readiness and
+time to whoever owns it, one write phase for each batch, reload, network change, stop.
+Refuses to know: where packets come from (`link/`), who drives it (`runtime/`).
+
+A driver calls `on_tunnel_readable`, `on_readable`, `on_writable` and `on_timeout` as things happen, then
+`flush` once for all that happened together, and comes back no later than `next_timeout`.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Callable
+from typing import Any
+
+from netstack.codec.base import PacketBatch, PacketCodec
+from netstack.config import Config
+from netstack.core.drops import DropReason
+from netstack.core.events import EventSink, PacketDropped
+from netstack.core.packet import BadPacket, Datagram, Fragment, IcmpMessage, OtherPacket, Segment
+from netstack.core.ports import Dialer, Entropy, Resolver, Stream, Tunnel
+from netstack.core.stats import Stats
+from netstack.core.timers import TimerQueue
+from netstack.dns.bridge import DnsBridge
+from netstack.forward.context import Context, IcmpError
+from netstack.forward.dns import DnsForwarder
+from netstack.forward.fragments import Reassembler
+from netstack.forward.icmp import IcmpForwarder
+from netstack.forward.limiter import RateLimiter
+from netstack.forward.tcp import TcpForwarder
+from netstack.forward.udp import UdpForwarder
+from netstack.policy.firewall import FirewallPolicy
+from netstack.policy.tracker import IpTracker
+
+BATCHES = 4  # read in one go before sockets have their turn
+
+
+class _ResolverTimer:
+    """A resolver's deadlines in the engine's queue."""
+
+    __slots__ = ("next_timeout", "on_timeout", "timer_at")
+
+    def __init__(self, resolver: Resolver) -> None:
+        self.next_timeout = resolver.next_timeout
+        self.on_timeout = resolver.on_timeout
+        self.timer_at: float | None = None
+
+
+class Engine:
+    """One tunnel's engine."""
+
+    def __init__(
+        self,
+        config: Config,
+        *,
+        tunnel: Tunnel,
+        codec: PacketCodec,
+        dialer: Dialer,
+        resolver: Resolver,
+        entropy: Entropy,
+        emit: EventSink,
+        stats: Stats | None = None,
+        verify: bool = True,
+        trace_drops: bool = False,
+    ) -> None:
+        """Nothing is read, written or dialled until the driver calls.
+
+        `verify` False lets reassembled packets with wrong checksums pass; `trace_drops` emits an event
+        for each packet that the codec refused.
+        """
+        self.config = config
+        self.tunnel = tunnel
+        self.codec = codec
+        self.stats = stats if stats is not None else Stats()
+        self.emit = emit
+        self._verify = verify
+        self._trace_drops = trace_drops
+        self.timers = TimerQueue()
+        self.tracker = IpTracker(config.tracker, config.limits.tracked_addresses)
+        self.policy = FirewallPolicy(config, self.tracker)
+        self.context = Context(
+            config=config,
+            tunnel=tunnel,
+            dialer=dialer,
+            policy=self.policy,
+            tracker=self.tracker,
+            timers=self.timers,
+            entropy=entropy,
+            emit=emit,
+            stats=self.stats,
+            gateways=gateways_of(config),
+            icmp_limiter=RateLimiter(config.limits.icmp_errors_per_second),
+            reset_limiter=RateLimiter(config.limits.resets_per_second),
+            codec=codec,
+        )
+        self.resolver = resolver
+        self._resolver_timer = _ResolverTimer(resolver)
+        self.bridge = DnsBridge(resolver, self.tracker, config.dns, config.limits, self.stats, emit, entropy)
+        resolver.start(self.bridge)
+        self.dns = DnsForwarder(self.bridge, tunnel.write_datagram, self.stats)
+        self.tcp = TcpForwarder(self.context, self._open_dns_stream)
+        self.udp = UdpForwarder(self.context)
+        self.icmp = IcmpForwarder(self.context)
+        self.reassembler = Reassembler(config.limits, self.stats, self._reassembly_expired)
+        self._batch = PacketBatch.for_tunnel(tunnel.mtu, tunnel.offload, packets=config.tunnel.batch)
+        self._whole = PacketBatch(capacity=1, slot=65_536, arena=1)  # memory comes with the first fragment
+        self._ready: list[tuple[Any, Stream]] = []
+        self._dns_ports = frozenset(config.dns.ports)
+        self._dispatch: dict[type, Callable[[Any, float], None]] = {
+            Segment: self.tcp.on_segment,
+            Datagram: self._on_datagram,
+            IcmpMessage: self.icmp.on_message,
+            Fragment: self._on_fragment,
+            OtherPacket: self._on_other,
+            BadPacket: self._on_bad,
+        }
+
+    # --- driven from outside ---
+
+    def on_tunnel_readable(self, now: float) -> int:
+        """Read and handle what is there, a bounded amount; the number of IP packets. Raises TunnelClosed."""
+        total = 0
+        batch, dispatch = self._batch, self._dispatch
+        for _ in range(BATCHES):
+            count = self.tunnel.read_batch(batch)
+            if not count:
+                break
+            total += count
+            self.stats.packets_in += count
+            self.stats.octets_in += batch.octets
+            self.stats.segments_in += batch.count
+            for item in batch.items():
+                dispatch[type(item)](item, now)
+            if count < batch.capacity:
+                break
+            self.flush(now)
+        return total
+
+    def on_readable(self, socket: Any, now: float) -> None:
+        """A watched socket is readable."""
+        socket.owner.on_readable(socket, now)
+
+    def on_writable(self, socket: Any, now: float) -> None:
+        """A watched socket is writable."""
+        socket.owner.on_writable(socket, now)
+
+    def next_timeout(self) -> float | None:
+        """When `on_timeout` must be called at the latest, or None."""
+        return self.timers.next_timeout()
+
+    def on_timeout(self, now: float) -> None:
+        """Everything that is due."""
+        timers = self.timers
+        for owner in timers.due(now):
+            owner.on_timeout(now)
+            timers.touch(owner)
+
+    def flush(self, now: float) -> None:
+        """The write phase: once after everything that happened together."""
+        while self._ready:
+            ready, self._ready = self._ready, []
+            for owner, stream in ready:
+                owner.on_writable(stream, now)
+                owner.on_readable(stream, now)
+        self.tcp.flush(now)
+        timers = self.timers
+        timers.touch(self.bridge)
+        timers.touch(self._resolver_timer)
+        timers.touch(self.tracker)
+        timers.touch(self.reassembler)
+        self.tunnel.flush()
+
+    # --- dispatch ---
+
+    def _on_datagram(self, datagram: Datagram, now: float) -> None:
+        key = datagram.key
+        if (key[36] << 8 | key[37]) in self._dns_ports and self.dns.on_datagram(datagram, now):
+            return
+        self.udp.on_datagram(datagram, now)
+
+    def _on_fragment(self, fragment: Fragment, now: float) -> None:
+        packet = self.reassembler.add(fragment.packet, now)
+        if packet is None:
+            return
+        if len(self._whole.arena) < len(packet):
+            self._whole = PacketBatch(capacity=1, slot=65_536)
+        self.codec.parse_batch([packet], self._whole, verify=self._verify)
+        for item in self._whole.items():
+            if type(item) is Fragment:  # a fragment within a fragment: nobody honest sends that
+                self.context.drop(DropReason.BAD_FRAGMENT)
+            else:
+                self._dispatch[type(item)](item, now)
+
+    def _reassembly_expired(self, first: bytes, now: float) -> None:
+        source = self.context.gateway(first[0] >> 4)
+        self.context.send_error(IcmpError.REASSEMBLY_TIME_EXCEEDED, first, now, source=source)
+
+    def _on_other(self, packet: OtherPacket, now: float) -> None:
+        self.context.drop(DropReason.UNSUPPORTED_PROTOCOL)
+        destination = packet.packet[16] if packet.packet[0] >> 4 == 4 else packet.packet[24]
+        if destination < 224:  # never answer what was sent to a group (RFC 1122 3.2.2)
+            pointer = 40 if packet.packet[0] >> 4 == 6 else 0
+            self.context.send_error(IcmpError.PROTOCOL_UNREACHABLE, packet.packet, now, info=pointer)
+
+    def _on_bad(self, packet: BadPacket, now: float) -> None:
+        self.context.drop(packet.reason)
+        if self._trace_drops:
+            self.emit(PacketDropped(now, packet.reason, len(packet.packet)))
+
+    def _open_dns_stream(self, flow: Any, owner: Any) -> Stream:
+        return self.dns.open_stream(flow, owner, lambda stream: self._ready.append((owner, stream)))
+
+    # --- changes while running ---
+
+    def reconfigure(self, config: Config, now: float) -> None:
+        """Take over policy settings and mode; live flows are judged again, the rest needs a new engine."""
+        self.config = self.context.config = config
+        self.policy.reconfigure(config)
+        self.tcp.cut_blocked(now)
+        self.flush(now)
+
+    def network_changed(self, now: float) -> None:
+        """Another network: resolvers start over, sockets of the old network are cut at once."""
+        self.bridge.network_changed(now)
+        self.resolver.network_changed(now)
+        self.tcp.cut_dead(now)
+        self.udp.network_changed(now)
+        self.icmp.stop(now, "network-changed")
+        self.flush(now)
+
+    def gauges(self) -> Stats:
+        """The counters, with table sizes as of now."""
+        stats = self.stats
+        stats.tcp_open = len(self.tcp.table) - len(self.tcp.table.finished)
+        stats.tcp_half_open = len(self.tcp.table.half_open)
+        stats.udp_sessions = len(self.udp.sessions)
+        stats.icmp_sessions = len(self.icmp.sessions)
+        stats.tracked_addresses = len(self.tracker)
+        stats.buffered_octets = self.context.buffered + self.reassembler.octets
+        return stats
+
+    def stop(self, now: float) -> None:
+        """Reset every flow, close every socket; the tunnel itself belongs to the caller. Idempotent."""
+        self.tcp.stop(now)
+        self.udp.stop(now)
+        self.icmp.stop(now)
+        self.resolver.close()
+        self.flush(now)
+
+
+def gateways_of(config: Config) -> tuple[bytes, ...]:
+    """The engine's own packed addresses."""
+    addresses = (config.tunnel.address, config.tunnel.address6)
+    return tuple(ipaddress.ip_address(address).packed for address in addresses if address)
+
+

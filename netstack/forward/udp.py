@@ -1,0 +1,309 @@
+"""UDP sessions: one real socket for each of the app's ports, whatever it talks to.
+
+Responsible for: endpoint-independent mapping with address-dependent filtering (RFC 4787 REQ-1, REQ-8),
+time-outs refreshed by both directions, a verdict for every peer, ICMP errors in both directions, the cap.
+Refuses to know: sockets (`upstream/`), what a lease is (`policy/`), DNS (`dns`).
+
+A blocked datagram leaves no state behind: the next one is judged again, so a flow comes alive as soon
+as its name is resolved. A mapping that has asked one question and had its answer is the first to be
+shed, so that thousands of one-shot queries do not push out a call.
+"""
+
+from __future__ import annotations
+
+import errno
+
+from netstack.core.drops import DropReason
+from netstack.core.errors import DialError, ProtectError
+from netstack.core.events import EngineError, FlowClosed, FlowOpened
+from netstack.core.flow import Endpoint, FiveTuple, key_destination, pack_key, reverse_key, unpack_key
+from netstack.core.packet import Datagram
+from netstack.core.ports import DatagramSocket, SocketError
+from netstack.core.verdict import Refusal
+from netstack.forward.context import Context, IcmpError, block_reason
+
+UDP = 17
+READS = 64  # datagrams taken from one socket before the others have their turn
+PEERS = 512  # destinations of one mapping; the oldest is forgotten first
+REJUDGE = 5.0  # seconds for which a peer's verdict is kept
+STUN_COOKIE = b"\x21\x12\xa4\x42"
+
+ICMP_BY_ERRNO = {
+    errno.ECONNREFUSED: IcmpError.PORT_UNREACHABLE,
+    errno.EHOSTUNREACH: IcmpError.HOST_UNREACHABLE,
+    errno.ENETUNREACH: IcmpError.NO_ROUTE,
+    errno.ENETDOWN: IcmpError.NO_ROUTE,
+    errno.EADDRNOTAVAIL: IcmpError.NO_ROUTE,
+    errno.EACCES: IcmpError.PROHIBITED,
+    errno.EPERM: IcmpError.PROHIBITED,
+}
+
+
+class _Peer:
+    """One destination of a mapping."""
+
+    __slots__ = ("endpoint", "flow", "flow_id", "judged_at", "key", "octets_down", "octets_up", "policy", "reply_key")
+
+    def __init__(self, key: bytes, flow: FiveTuple, flow_id: int) -> None:
+        self.key = key
+        self.reply_key = reverse_key(key)
+        self.flow = flow
+        self.flow_id = flow_id
+        self.endpoint = flow.destination
+        self.judged_at = 0.0
+        self.policy = -1
+        self.octets_up = 0
+        self.octets_down = 0
+
+
+class UdpSession:
+    """A mapping: the app's address and port on one side, one socket on the other."""
+
+    __slots__ = ("addresses", "by_endpoint", "forwarder", "ident", "is_stun", "last_seen", "peers", "received", "sent",
+                 "socket", "source", "timer_at", "version")  # fmt: skip
+
+    def __init__(self, forwarder: UdpForwarder, ident: bytes, source: Endpoint, now: float) -> None:
+        self.forwarder = forwarder
+        self.ident = ident
+        self.source = source
+        self.version = source.version
+        self.socket: DatagramSocket | None = None
+        self.peers: dict[bytes, _Peer] = {}
+        self.by_endpoint: dict[Endpoint, _Peer] = {}
+        self.addresses: dict[bytes, int] = {}  # peers' addresses and how many peers have each
+        self.last_seen = now
+        self.sent = 0
+        self.received = 0
+        self.is_stun = False
+        self.timer_at: float | None = None
+
+    def next_timeout(self) -> float | None:
+        """When the session is idle for too long."""
+        return None if self.socket is None else self.last_seen + self.limit()
+
+    def limit(self) -> float:
+        """Idle seconds that this session may live, by what it carries."""
+        udp = self.forwarder.context.config.udp
+        if self.is_stun:
+            return udp.stun_timeout
+        if all(peer.endpoint.port == 53 for peer in self.peers.values()):
+            return udp.dns_timeout
+        return udp.timeout
+
+    def on_timeout(self, now: float) -> None:
+        """Idle for too long."""
+        if self.last_seen + self.limit() <= now:
+            self.forwarder.close(self, "timeout", now)
+
+    @property
+    def is_answered(self) -> bool:
+        """One question, one answer: nothing more is to be expected."""
+        return self.sent == 1 and self.received == 1
+
+    def on_readable(self, socket: DatagramSocket, now: float) -> None:
+        """Replies, or errors that the kernel kept."""
+        if socket is self.socket:
+            self.forwarder.on_replies(self, now)
+
+    def on_writable(self, socket: DatagramSocket, now: float) -> None:
+        """Never asked for: datagrams that do not fit are dropped, as on any link."""
+
+
+class UdpForwarder:
+    """All UDP sessions of one engine."""
+
+    def __init__(self, context: Context) -> None:
+        self.context = context
+        self.sessions: dict[bytes, UdpSession] = {}  # least recently used first
+
+    # --- from the app ---
+
+    def on_datagram(self, datagram: Datagram, now: float) -> None:
+        """A datagram that is not for the DNS bridge."""
+        key = datagram.key
+        ident = key[:1] + key[2:18] + key[34:36]
+        session = self.sessions.get(ident)
+        peer = session.peers.get(key) if session is not None else None
+        context = self.context
+        if peer is None or now - peer.judged_at > REJUDGE or peer.policy != context.policy.version:
+            flow = peer.flow if peer is not None else unpack_key(key)
+            verdict = context.policy.decide(flow, now, datagram.payload)
+            if not verdict.allowed:
+                context.stats.udp_blocked += 1
+                context.drop(block_reason(verdict))
+                context.report_blocked(key, verdict, now)
+                if verdict.refusal is not Refusal.DROP:
+                    context.send_error(IcmpError.PORT_UNREACHABLE, datagram.packet, now)
+                if session is not None and peer is not None:
+                    self._forget_peer(session, peer, "cut", now)
+                return
+            if session is None:
+                session = self._open(ident, flow, datagram, now)
+                if session is None:
+                    return
+            if peer is None:
+                peer = self._add_peer(session, key, flow, now)
+                context.emit(FlowOpened(now, peer.flow_id, flow, verdict))
+            peer.judged_at = now
+            peer.policy = context.policy.version
+        assert session is not None
+        self._send(session, peer, datagram, now)
+
+    def _open(self, ident: bytes, flow: FiveTuple, datagram: Datagram, now: float) -> UdpSession | None:
+        context = self.context
+        while len(self.sessions) >= context.config.limits.udp_sessions:
+            self._shed(now)
+        session = UdpSession(self, ident, flow.source, now)
+        try:
+            session.socket = context.dialer.open_udp(flow.version, session, flow)
+        except DialError as problem:
+            if problem.errno in (errno.EMFILE, errno.ENFILE) and self.sessions:
+                self._shed(now)
+            where = "protect" if isinstance(problem, ProtectError) else "dialer"
+            context.emit(EngineError(now, where, str(problem)))
+            context.drop(DropReason.UDP_SEND_FAILED)
+            context.send_error(ICMP_BY_ERRNO.get(problem.errno, IcmpError.PROHIBITED), datagram.packet, now)
+            return None
+        self.sessions[ident] = session
+        session.socket.watch(readable=True, writable=False)
+        context.stats.udp_opened += 1
+        context.timers.touch(session)
+        return session
+
+    def _shed(self, now: float) -> None:
+        """The oldest that has had its answer, else the one idle longest (looking at the oldest few)."""
+        oldest = next(iter(self.sessions.values()))
+        for count, session in enumerate(self.sessions.values()):
+            if session.is_answered:
+                oldest = session
+                break
+            if count >= 32:
+                break
+        self.context.stats.shed_flows += 1
+        self.close(oldest, "shed", now)
+
+    def _add_peer(self, session: UdpSession, key: bytes, flow: FiveTuple, now: float) -> _Peer:
+        if len(session.peers) >= PEERS:
+            self._forget_peer(session, next(iter(session.peers.values())), "shed", now)
+        peer = _Peer(key, flow, self.context.next_flow_id())
+        session.peers[key] = peer
+        session.by_endpoint[peer.endpoint] = peer
+        address = peer.endpoint.address
+        session.addresses[address] = session.addresses.get(address, 0) + 1
+        self.context.tracker.pin(address)
+        return peer
+
+    def _forget_peer(self, session: UdpSession, peer: _Peer, how: str, now: float) -> None:
+        del session.peers[peer.key]
+        session.by_endpoint.pop(peer.endpoint, None)
+        address = peer.endpoint.address
+        left = session.addresses[address] - 1
+        if left:
+            session.addresses[address] = left
+        else:
+            del session.addresses[address]
+        self.context.tracker.unpin(address, now)
+        self.context.emit(FlowClosed(now, peer.flow_id, peer.flow, how, peer.octets_up, peer.octets_down))
+
+    def _send(self, session: UdpSession, peer: _Peer, datagram: Datagram, now: float) -> None:
+        assert session.socket is not None
+        payload = datagram.payload
+        context = self.context
+        for attempt in (0, 1):
+            try:
+                session.socket.sendto(payload, peer.endpoint)
+                break
+            except BlockingIOError:
+                context.drop(DropReason.UDP_BACKPRESSURE)
+                return
+            except OSError as problem:
+                # an error of an earlier datagram is reported by the next call: read it, then try once more
+                if self._report_errors(session, now) and attempt == 0:
+                    continue
+                context.drop(DropReason.UDP_SEND_FAILED)
+                if problem.errno == errno.EMSGSIZE:
+                    context.send_error(IcmpError.TOO_BIG, datagram.packet, now, info=context.tunnel.mtu)
+                elif problem.errno in ICMP_BY_ERRNO:
+                    context.send_error(ICMP_BY_ERRNO[problem.errno], datagram.packet, now)
+                return
+        session.last_seen = now
+        session.sent += 1
+        peer.octets_up += len(payload)
+        if not session.is_stun and bytes(payload[4:8]) == STUN_COOKIE:
+            session.is_stun = True
+        sessions = self.sessions
+        del sessions[session.ident]  # to the most recently used end
+        sessions[session.ident] = session
+
+    # --- from the sockets ---
+
+    def on_replies(self, session: UdpSession, now: float) -> None:
+        """Up to `READS` datagrams from a session's socket."""
+        write = self.context.tunnel.write_datagram
+        for _ in range(READS):
+            socket = session.socket
+            if socket is None:
+                return
+            try:
+                payload, sender = socket.recvfrom()
+            except BlockingIOError:
+                return
+            except OSError:
+                if not self._report_errors(session, now):
+                    return
+                continue
+            peer = session.by_endpoint.get(sender)
+            if peer is not None:
+                reply_key = peer.reply_key
+                peer.octets_down += len(payload)
+            elif sender.address in session.addresses:  # another port of a known peer
+                reply_key = pack_key(UDP, sender, session.source)
+            else:
+                self.context.drop(DropReason.UDP_NOT_EXPECTED)
+                continue
+            session.last_seen = now
+            session.received += 1
+            write(Datagram(reply_key, payload))
+
+    def _report_errors(self, session: UdpSession, now: float) -> bool:
+        """Turn the socket's ICMP errors into ICMP errors for the app; True when there was one."""
+        seen = False
+        while session.socket is not None and (error := session.socket.recv_error()) is not None:
+            seen = True
+            peer = session.by_endpoint.get(error.destination)
+            if peer is not None:
+                self._report_error(session, peer, error, now)
+        return seen
+
+    def _report_error(self, session: UdpSession, peer: _Peer, error: SocketError, now: float) -> None:
+        shown = ICMP_BY_ERRNO.get(error.errno)
+        info = 0
+        if error.errno == errno.EMSGSIZE:
+            shown, info = IcmpError.TOO_BIG, error.info
+        if shown is None:
+            return
+        source = error.offender if shown is not IcmpError.PORT_UNREACHABLE else None
+        packet = self.context.quote(Datagram(peer.key, error.payload))
+        self.context.send_error(shown, packet, now, source=source or key_destination(peer.key), info=info)
+
+    # --- the end ---
+
+    def close(self, session: UdpSession, how: str, now: float) -> None:
+        """Close the socket and report each peer's flow."""
+        self.sessions.pop(session.ident, None)
+        socket, session.socket = session.socket, None
+        if socket is not None:
+            socket.close()
+        for peer in list(session.peers.values()):
+            self._forget_peer(session, peer, how, now)
+        self.context.timers.cancel(session)
+
+    def stop(self, now: float) -> None:
+        """Close everything."""
+        for session in list(self.sessions.values()):
+            self.close(session, "stopped", now)
+
+    def network_changed(self, now: float) -> None:
+        """Sockets are bound to the old network: the app's next datagram makes a new one."""
+        for session in list(self.sessions.values()):
+            self.close(session, "network-changed", now)
