@@ -107,6 +107,7 @@ class DnsConfig:
     udp_size: int = 1232
     """Largest UDP answer whatever the client's EDNS says (DNS flag day 2020)."""
     ports: tuple[int, ...] = (53,)
+    """Destination ports whose datagrams and connections are looked at as DNS."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,7 +119,7 @@ class TrackerConfig:
     lease_max: float = 86_400.0
     """Most seconds of a lease."""
     use_ttl: bool = True
-    """False keeps exactly `lease`, as the seeds do."""
+    """False keeps exactly `lease`, as the original netstack does."""
     sweep: float = 30.0
     """Seconds between sweeps of expired leases."""
     linger: float = 60.0
@@ -134,6 +135,7 @@ class PolicyConfig:
     quic: str = "block"
     """block or allow UDP that is QUIC: ports below, and Initial packets on any port."""
     quic_ports: tuple[int, ...] = (443, 80)
+    """Destination ports where UDP counts as QUIC whatever it carries."""
     quic_refusal: str = "unreachable"
     """unreachable (the app falls back to TCP at once) or drop."""
     refusal: str = "reset"
@@ -151,19 +153,29 @@ class LimitsConfig:
     """Caps of every table. What is over is shed oldest-idle first and counted."""
 
     tcp_flows: int = 8192
+    """TCP flows in all states."""
     half_open: int = 1024
+    """TCP flows whose handshake is not finished."""
     udp_sessions: int = 4096
+    """UDP sessions, each with one socket."""
     icmp_sessions: int = 256
+    """Echo identifiers in use."""
     dns_pending: int = 2048
+    """Queries without an answer yet."""
     tracked_addresses: int = 65_536
+    """Addresses with a lease or the memory of one."""
     fragments: int = 256
     """Packets in reassembly."""
     fragment_octets: int = 1_048_576
+    """Octets of payload in reassembly."""
     fragment_timeout: float = 30.0
+    """Seconds until an incomplete packet is given up."""
     memory: int = 33_554_432
     """Octets of buffered data over all flows. Windows shrink first, then idle flows go."""
     icmp_errors_per_second: int = 100
+    """ICMP errors that the engine sends (RFC 1812 4.3.2.8)."""
     resets_per_second: int = 1000
+    """RST segments that the engine sends without a flow."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
