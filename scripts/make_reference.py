@@ -53,8 +53,8 @@ still wins:
 {profile}
 ```
 
-From Python: `netstack.config.load_config(path)`, `netstack.config.make_config({{"policy": {{"quic": "allow"}}}})`, or the
-frozen dataclasses themselves. Units are seconds and octets unless a line says otherwise.
+From Python: `netstack.config.load_config(path)`, `netstack.config.make_config({{"policy": {{"quic": "allow"}}}})`, or
+the frozen dataclasses themselves. Units are seconds and octets unless a line says otherwise.
 
 This page is made from `netstack/config.py` by `make docs`.
 """
@@ -167,13 +167,19 @@ def event_page() -> str:
     """docs/events.md."""
     parts = [EVENTS_HEAD + "| reason | meaning |\n|---|---|"]
     reasons = trailing_comments(ROOT / "netstack" / "core" / "verdict.py", "Reason")
-    parts += [f"| `{value}` | {comment or 'see the configuration of that name'} |" for _, value, comment in reasons]
-    for cls in events.Event.__subclasses__():
+    parts += [f"| `{value}` | {comment} |" for _, value, comment in reasons]
+    for cls in kinds():
         parts += ["", f"## {cls.kind}", "", one_line(cls.__doc__ or ""), "", "| field | type |", "|---|---|"]
         parts += [f"| `{item.name}` | {shown(item.type)} |" for item in dataclasses.fields(cls)]
     return "\n".join(
         [*parts, "", "This page is made from `netstack/core/events.py` and `verdict.py` by `make docs`.", ""]
     )
+
+
+def kinds() -> list[type[events.Event]]:
+    """The event classes in the order of the module."""
+    found = [value for value in vars(events).values() if isinstance(value, type)]
+    return [cls for cls in found if issubclass(cls, events.Event) and cls is not events.Event]
 
 
 def shown(annotation: Any) -> str:
@@ -184,10 +190,7 @@ def shown(annotation: Any) -> str:
 def drops() -> str:
     """docs/drops.md."""
     members = trailing_comments(ROOT / "netstack" / "core" / "drops.py", "DropReason")
-    rows = [
-        f"| {value} | `{name.lower()}` | {comment or name.lower().replace('_', ' ')} |"
-        for name, value, comment in members
-    ]
+    rows = [f"| {value} | `{name.lower()}` | {comment} |" for name, value, comment in members]
     return DROPS_HEAD + "\n".join([*rows, "", "This page is made from `netstack/core/drops.py` by `make docs`.", ""])
 
 

@@ -30,12 +30,12 @@ class Reason(StrEnum):
 
     LEASE = "lease"  # a live lease of the tracker
     EXPIRED = "expired"  # had a lease once
-    UNRESOLVED = "unresolved"  # no DNS answer ever named this address: the seeds' "hardcoded IP"
+    UNRESOLVED = "unresolved"  # no DNS answer ever named this address: a hard-coded IP
     GATEWAY = "gateway"  # the engine's own address
-    LAN = "lan"
-    MULTICAST = "multicast"
-    QUIC = "quic"
-    RULE = "rule"
+    LAN = "lan"  # a private or link-local destination
+    MULTICAST = "multicast"  # a multicast or broadcast destination
+    QUIC = "quic"  # UDP that is QUIC
+    RULE = "rule"  # an explicit rule; its name is in `rule`
     OFF = "off"  # enforcement is off
     DNS = "dns"  # port 53 is answered by the engine
     MODE = "mode"  # DNS-only mode carries nothing else
