@@ -40,7 +40,7 @@ def lookup(at: float, port: int, name: str, kind: str, address: str | None) -> I
     question = DNSQR(qname=name, qtype=kind)
     query = DNS(id=port, rd=1, qd=question)
     yield at, ip(DEVICE, GATEWAY) / UDP(sport=port, dport=53) / query
-    answer = DNSRR(rrname=name, type=kind, ttl=60, rdata=address) if address else None
+    answer = [DNSRR(rrname=name, type=kind, ttl=60, rdata=address)] if address else []
     reply = DNS(id=port, qr=1, rd=1, ra=1, rcode=0 if address else 3, qd=question, an=answer)
     yield at + 0.02, ip(GATEWAY, DEVICE) / UDP(sport=53, dport=port) / reply
 
