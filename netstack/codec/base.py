@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterable, Iterator
-from typing import Protocol
+from typing import Any, Protocol
 
 from netstack.core.drops import DropReason
 from netstack.core.flow import FlowKey
@@ -40,25 +40,56 @@ DESCRIPTOR = struct.Struct("=BBBBHBB38sHIIIIIIIIIHH")
 DESCRIPTOR_SIZE = DESCRIPTOR.size
 
 
+LAYOUT_VERSION = 1  # of the descriptor and of every C signature; the native library must say the same
+VNET_HEADER = 10  # octets of struct virtio_net_hdr (IFF_VNET_HDR)
+MAX_DATAGRAMS = 128  # datagrams that one UDP GSO packet may hold (Linux: UDP_MAX_SEGMENTS)
+_OFFLOAD_SLOT = 65_600  # a whole GSO packet behind its virtio-net header
+
+
 class PacketBatch:
     """Memory for one batch, owned by the caller and used again and again.
 
     `arena` receives packets; `descriptors` one record for each super-segment, datagram and so on.
     Views handed out by `items()` are valid until the next read into the same batch.
+
+    Packets are packed one behind the other into the first half of the arena; a lane of segments that
+    did not arrive side by side is joined in the second half, which for one bulk flow is never touched.
+    Reading goes on while a whole `slot` is free in the first half and there are fewer than `capacity`
+    packets and descriptors, so a super-segment has at most half an arena of payload. The array has
+    `MAX_DATAGRAMS` more records than `capacity`, for one UDP GSO packet that comes last.
     """
 
-    __slots__ = ("arena", "capacity", "count", "descriptors", "octets", "packets", "slot", "view")
+    __slots__ = ("arena", "capacity", "count", "descriptors", "octets", "packets", "pinned", "slot", "view")
 
     def __init__(self, *, capacity: int = 64, slot: int = 2048, arena: int | None = None) -> None:
-        """Room for `capacity` packets of at most `slot` octets; `arena` octets in all when given."""
+        """Room for `capacity` packets of at most `slot` octets; `arena` octets in all when given.
+
+        `capacity` is 1..1024 and the arena at least two slots; ValueError otherwise.
+        """
+        size = arena if arena is not None else 2 * capacity * slot
+        if not 1 <= capacity <= 1024:
+            raise ValueError(f"a batch holds 1..1024 packets, not {capacity}")
+        if size < 2 * slot:
+            raise ValueError(f"an arena of {size} octets has no room for two slots of {slot}")
         self.capacity = capacity
         self.slot = slot
-        self.arena = bytearray(arena if arena is not None else 2 * capacity * slot)
+        self.arena = bytearray(size)
         self.view = memoryview(self.arena)
-        self.descriptors = bytearray(capacity * DESCRIPTOR_SIZE)
+        self.descriptors = bytearray((capacity + MAX_DATAGRAMS) * DESCRIPTOR_SIZE)
         self.count = 0  # descriptors in use
         self.packets = 0  # IP packets that they came from
         self.octets = 0  # octets of those packets
+        self.pinned: Any = None  # the native codec's view of this memory, made once
+
+    @classmethod
+    def for_tunnel(cls, mtu: int, offload: bool = False, packets: int = 64) -> PacketBatch:
+        """A batch for reading a TUN: about 2 x `packets` x `mtu` octets (200 KiB at 1500), 1 MiB with offloads.
+
+        Memory that is never written is never resident: one bulk flow touches only the first half.
+        """
+        slot = _OFFLOAD_SLOT if offload else (mtu + 127) // 64 * 64
+        half = max(min(packets * slot, 8 * _OFFLOAD_SLOT), slot)
+        return cls(capacity=packets, slot=slot, arena=2 * half)
 
     def items(self) -> Iterator[Parsed]:
         """What was read, in order of arrival (a super-segment stands where its first segment did)."""
@@ -102,7 +133,7 @@ class PacketCodec(Protocol):
 
         With `vnet` each packet has a 10-octet virtio-net header in front (IFF_VNET_HDR); GSO packets come
         whole. Returns the number of IP packets, 0 when none were there. Raises OSError as read(2) would,
-        but for EAGAIN, and only when nothing was read before it.
+        but for EAGAIN, and only when nothing was read before it. The descriptor must be non-blocking.
         """
 
     def parse_batch(
@@ -110,24 +141,33 @@ class PacketCodec(Protocol):
     ) -> int:
         """The same for packets in memory; stops when the batch is full and returns how many packets it took.
 
+        Give a sequence and go on behind what was taken; from an iterator the packet that had no room is gone.
+
         With ``verify=False`` wrong TCP, UDP, ICMP and IPv4 header checksums pass (captures of offloading
-        senders hold them). A packet larger than a slot is taken if the arena has room for it.
+        senders hold them). A packet larger than a slot is taken if half the arena has room for it; one
+        that has no room in an empty batch is cut to what fits and so comes out as TRUNCATED_IP.
         """
 
     def cut_run(self, run: SegmentRun) -> list[bytes]:
-        """The IP packets of a run, each with at most `run.mss` payload octets, checksums in place."""
+        """The IP packets of a run, each with at most `run.mss` payload octets, checksums in place.
+
+        Raises ValueError for a run that cannot be cut: `mss` below 1, options not whole words or above 40.
+        """
 
     def write_run(self, fd: int, run: SegmentRun, *, vnet: bool = False) -> int:
         """Cut and write to a TUN; with `vnet` one GSO packet. Returns the payload octets that were written
         (a run without payload returns 0). Raises OSError only when nothing could be written: BlockingIOError,
-        EIO, EBADF...
+        EIO, EBADF... FIN and PSH go with the last octets, so a short count means that they did not go.
         """
 
     def emit_datagram(self, datagram: Datagram, mtu: int) -> list[bytes]:
-        """IP packets of a UDP datagram; fragments when it is larger than `mtu` (RFC 791, RFC 8200 4.5)."""
+        """IP packets of a UDP datagram; fragments when it is larger than `mtu` (RFC 791, RFC 8200 4.5).
+
+        Raises OSError (EMSGSIZE) for a payload that no IP packet can hold, as do the methods below.
+        """
 
     def write_datagram(self, fd: int, datagram: Datagram, mtu: int, *, vnet: bool = False) -> None:
-        """Emit and write. Raises OSError."""
+        """Emit and write; `mtu` bounds the packets with `vnet` too. Raises OSError."""
 
     def emit_icmp(self, message: IcmpMessage, mtu: int) -> list[bytes]:
         """IP packets of an ICMP or ICMPv6 message, checksum in place, fragmented when larger than `mtu`."""

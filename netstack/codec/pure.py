@@ -1,0 +1,401 @@
+"""The packet codec in Python: the reference, and what runs where there is no compiler.
+
+Responsible for: the same descriptors and packets as the native codec, octet for octet.
+Refuses to know: flows beyond one batch; everything it is told comes as an argument.
+RFCs: those of `wire/`; 9293, 7323 and 2018 for what may be coalesced.
+
+Rare things (IPv4 options, extension headers, odd TCP options, fragments to emit) are left to `wire/`;
+the common headers are unpacked here, since every function call costs a tenth of a packet's time.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterable
+from typing import Any
+
+from netstack.codec.base import (
+    DESCRIPTOR,
+    DESCRIPTOR_SIZE,
+    HAS_TS,
+    KIND_BAD,
+    KIND_FRAGMENT,
+    KIND_ICMP,
+    KIND_OTHER,
+    KIND_TCP,
+    KIND_UDP,
+    MAX_DATAGRAMS,
+    VNET_HEADER,
+    PacketBatch,
+)
+from netstack.codec.emit import cut, emit_datagram, emit_icmp, gso_packets
+from netstack.core.drops import DropReason
+from netstack.core.flow import ICMP, ICMPV6, KEY, TCP, UDP
+from netstack.core.packet import ACK, PSH, Datagram, IcmpMessage, Octets, SegmentRun
+from netstack.wire import icmp, ipv4, ipv6, tcp, udp
+from netstack.wire.checksum import is_valid
+from netstack.wire.vnet import GSO_NONE, GSO_TCP4, GSO_TCP6, GSO_UDP, HEADER, TRUSTED
+
+_NO_KEY = bytes(KEY.size)
+_PLAIN = b"\x01\x01\x08\x0a"  # NOP, NOP, timestamps: what nearly every data segment carries
+
+# places in a record: the order of DESCRIPTOR
+_KIND, _BITS, _FLAGS, _TOS, _NSEGS, _REASON, _HOPS, _KEY, _WINDOW, _SEQ, _ACK, _TSVAL, _TSECR = range(13)
+_PACKET, _PACKET_LEN, _PAYLOAD, _LENGTH, _OPTIONS, _OPTIONS_LEN, _PADDING = range(13, 20)
+
+Record = list[Any]
+
+
+def _bad(reason: int, at: int, size: int) -> Record:
+    return [KIND_BAD, 0, 0, 0, 1, reason, 0, _NO_KEY, 0, 0, 0, 0, 0, at, size, 0, 0, 0, 0, 0]
+
+
+def parse_at(view: memoryview, at: int, size: int, verify: bool, trusted: bool) -> Record:
+    """One record for the packet of `size` octets at `at`; `trusted` skips only the transport's checksum."""
+    if not size:
+        return _bad(DropReason.EMPTY, at, 0)
+    version = view[at] >> 4
+    if version == 4:
+        return _parse4(view, at, size, verify, trusted)
+    if version == 6:
+        return _parse6(view, at, size, verify and not trusted)
+    return _bad(DropReason.BAD_VERSION, at, size)
+
+
+def _parse4(view: memoryview, at: int, size: int, verify: bool, trusted: bool) -> Record:
+    if size < 20:
+        return _bad(DropReason.TRUNCATED_IP, at, size)
+    first, tos, length, _, where, hops, protocol, _, source, destination = ipv4.HEADER.unpack_from(view, at)
+    header = (first & 15) * 4
+    if header < 20 or length < header:
+        return _bad(DropReason.BAD_IP_HEADER, at, size)
+    if length > size:
+        return _bad(DropReason.TRUNCATED_IP, at, size)
+    if verify and int.from_bytes(view[at : at + header], "big") % 65535:
+        return _bad(DropReason.BAD_IP_CHECKSUM, at, size)
+    if header > 20 and not ipv4.are_options_legal(view[at + 20 : at + header]):
+        return _bad(DropReason.BAD_IP_HEADER, at, size)
+    if ipv4.is_bad_source(source):
+        return _bad(DropReason.BAD_ADDRESS, at, size)
+    if where & 0x3FFF:
+        if ipv4.fragment_problem((where & 0x1FFF) * 8, where & 0x2000 != 0, header, length - header):
+            return _bad(DropReason.BAD_FRAGMENT, at, size)
+        return [KIND_FRAGMENT, 0, 0, 0, 1, 0, 0, _NO_KEY, 0, 0, 0, 0, 0, at, length, 0, 0, 0, 0, 0]
+    pseudo = -1
+    if verify and not trusted:
+        pseudo = int.from_bytes(source, "big") + int.from_bytes(destination, "big") + protocol
+    return _transport(view, at, size, length, 4, protocol, at + header, tos, hops, source, destination, pseudo)
+
+
+def _parse6(view: memoryview, at: int, size: int, verify: bool) -> Record:
+    if size < 40:
+        return _bad(DropReason.TRUNCATED_IP, at, size)
+    word, length, kind, hops, source, destination = ipv6.HEADER.unpack_from(view, at)
+    length += 40
+    if length > size:
+        return _bad(DropReason.TRUNCATED_IP, at, size)
+    if ipv6.is_bad_source(source):
+        return _bad(DropReason.BAD_ADDRESS, at, size)
+    start = 40
+    if kind in ipv6.CHAIN:
+        reason, kind, start, fragment = ipv6.walk(view[at : at + length], kind, 40, length)
+        if reason:
+            return _bad(reason, at, size)
+        if fragment:
+            return [KIND_FRAGMENT, 0, 0, 0, 1, 0, 0, _NO_KEY, 0, 0, 0, 0, 0, at, length, 0, 0, 0, 0, 0]
+    pseudo = int.from_bytes(source, "big") + int.from_bytes(destination, "big") + kind if verify else -1
+    tos = word >> 20 & 0xFF
+    return _transport(view, at, size, length, 6, kind, at + start, tos, hops, source, destination, pseudo)
+
+
+def _is_sum_wrong(view: memoryview, start: int, end: int, pseudo: int) -> bool:
+    number = int.from_bytes(view[start:end], "big")
+    if (end - start) & 1:
+        number <<= 8
+    return (number + pseudo + end - start) % 65535 != 0
+
+
+def _transport(
+    view: memoryview, at: int, size: int, length: int, version: int, protocol: int, start: int,
+    tos: int, hops: int, source: bytes, destination: bytes, pseudo: int,
+) -> Record:  # fmt: skip
+    """`pseudo` is the pseudo-header's sum without the length, or -1 when checksums are not to be looked at."""
+    end = at + length
+    if protocol == TCP:
+        if end - start < 20:
+            return _bad(DropReason.TRUNCATED_TRANSPORT, at, size)
+        sport, dport, seq, ack, offset, flags, window, _, _ = tcp.HEADER.unpack_from(view, start)
+        payload = start + (offset >> 4) * 4
+        if offset < 0x50 or payload > end:
+            return _bad(DropReason.BAD_TRANSPORT_HEADER, at, size)
+        if pseudo >= 0 and _is_sum_wrong(view, start, end, pseudo):
+            return _bad(DropReason.BAD_TCP_CHECKSUM, at, size)
+        bits = ts_val = ts_ecr = options = options_length = 0
+        if payload > start + 20:
+            if payload == start + 32 and view[start + 20 : start + 24] == _PLAIN:
+                _, ts_val, ts_ecr = tcp.PADDED_TIMESTAMPS.unpack_from(view, start + 20)
+                bits = HAS_TS
+            else:
+                legal, more, has_ts, ts_val, ts_ecr = tcp.scan_options(view[start + 20 : payload])
+                if not legal:
+                    return _bad(DropReason.BAD_TCP_OPTION, at, size)
+                bits = HAS_TS if has_ts else 0
+                if more:
+                    options, options_length = start + 20, payload - start - 20
+        key = KEY.pack(version, TCP, source, destination, sport, dport)
+        return [
+            KIND_TCP, bits, flags, tos, 1, 0, hops, key, window, seq, ack, ts_val, ts_ecr,
+            at, length, payload, end - payload, options, options_length, 0,
+        ]  # fmt: skip
+    if protocol == UDP:
+        if end - start < 8:
+            return _bad(DropReason.TRUNCATED_TRANSPORT, at, size)
+        sport, dport, own, total = udp.HEADER.unpack_from(view, start)
+        if not 8 <= own <= end - start:
+            return _bad(DropReason.BAD_TRANSPORT_HEADER, at, size)
+        if pseudo >= 0:
+            if total:
+                if _is_sum_wrong(view, start, start + own, pseudo):
+                    return _bad(DropReason.BAD_UDP_CHECKSUM, at, size)
+            elif version == 6:
+                return _bad(DropReason.ZERO_UDP_CHECKSUM_V6, at, size)
+        key = KEY.pack(version, UDP, source, destination, sport, dport)
+        return [KIND_UDP, 0, 0, tos, 1, 0, hops, key, 0, 0, 0, 0, 0, at, length, start + 8, own - 8, 0, 0, 0]
+    if protocol == (ICMP if version == 4 else ICMPV6):
+        if end - start < 8:
+            return _bad(DropReason.TRUNCATED_TRANSPORT, at, size)
+        kind, code, _, rest = icmp.HEADER.unpack_from(view, start)
+        if pseudo >= 0:
+            wrong = not is_valid(view[start:end]) if version == 4 else _is_sum_wrong(view, start, end, pseudo)
+            if wrong:
+                return _bad(DropReason.BAD_ICMP_CHECKSUM, at, size)
+        ident = rest >> 16 if icmp.is_echo(version, kind) else 0
+        key = KEY.pack(version, protocol, source, destination, ident, 0)
+        payload = start + 8
+        return [
+            KIND_ICMP, 0, kind, tos, 1, code, hops, key, 0, rest, 0, 0, 0,
+            at, length, payload, end - payload, 0, 0, 0,
+        ]  # fmt: skip
+    key = KEY.pack(version, protocol, source, destination, 0, 0)
+    return [KIND_OTHER, 0, 0, tos, 1, protocol, hops, key, 0, 0, 0, 0, 0, at, length, start, end - start, 0, 0, 0]
+
+
+def may_merge(lane: Record, new: Record) -> bool:
+    """True when the segment `new` may become part of the super-segment `lane`, the last one of its flow.
+
+    Only ACK and PSH may be set, so that SYN, FIN, RST, URG and ECN marks stay visible one by one;
+    options beyond timestamps (SACK) stay with their own segment; neither the sequence may have a gap
+    nor the acknowledgment or the timestamp go backwards; equal ACKs without data are duplicate ACKs,
+    which loss recovery counts.
+    """
+    if (lane[_FLAGS] | new[_FLAGS]) & ~PSH != ACK or not lane[_FLAGS] & new[_FLAGS] & ACK:
+        return False
+    if lane[_OPTIONS_LEN] or new[_OPTIONS_LEN] or lane[_BITS] != new[_BITS]:
+        return False
+    if lane[_TOS] != new[_TOS] or lane[_HOPS] != new[_HOPS]:
+        return False
+    length = lane[_LENGTH]
+    if (lane[_SEQ] + length) & 0xFFFFFFFF != new[_SEQ] or lane[_NSEGS] + new[_NSEGS] > 0xFFFF:
+        return False
+    advance = (new[_ACK] - lane[_ACK]) & 0xFFFFFFFF
+    if advance >= 0x80000000 or (new[_TSVAL] - lane[_TSVAL]) & 0xFFFFFFFF >= 0x80000000:
+        return False
+    if length:
+        return bool(new[_LENGTH])
+    return not new[_LENGTH] and advance > 0
+
+
+class _Filling:
+    """A batch while it is being filled: records, and for each flow the record that may still grow."""
+
+    __slots__ = ("batch", "coalesce", "cursor", "half", "lanes", "octets", "packets", "pieces", "records", "verify")
+
+    def __init__(self, batch: PacketBatch, verify: bool, coalesce: bool) -> None:
+        self.batch = batch
+        self.verify = verify
+        self.coalesce = coalesce
+        self.cursor = 0
+        self.half = len(batch.arena) // 2
+        self.records: list[Record] = []
+        self.lanes: dict[bytes, Record] = {}
+        self.pieces: dict[int, list[memoryview]] = {}  # by id of the record: payloads that are still apart
+        self.packets = 0
+        self.octets = 0
+
+    def has_room(self, size: int) -> bool:
+        """True when another packet of `size` octets may come."""
+        capacity = self.batch.capacity
+        return self.packets < capacity and len(self.records) < capacity and self.cursor + size <= self.half
+
+    def take(self, at: int, size: int) -> None:
+        """The packet of `size` octets at `at` has arrived."""
+        self._account(size)
+        record = parse_at(self.batch.view, at, size, self.verify, False)
+        self.cursor = at + record[_PACKET_LEN]
+        self._add(record)
+
+    def take_vnet(self, at: int, size: int) -> None:
+        """The same for one behind a virtio-net header; `size` counts both."""
+        if size < VNET_HEADER:
+            self._account(size)
+            self._refuse(DropReason.BAD_GSO, at, size)
+            return
+        flags, gso_type, _, gso_size, _, _ = HEADER.unpack_from(self.batch.view, at)
+        at, size, gso_type = at + VNET_HEADER, size - VNET_HEADER, gso_type & 0x7F
+        self._account(size)
+        trusted = bool(flags & TRUSTED) or gso_type != GSO_NONE
+        record = parse_at(self.batch.view, at, size, self.verify, trusted)
+        if gso_type == GSO_NONE or record[_KIND] == KIND_BAD:
+            self.cursor = at + record[_PACKET_LEN]
+            self._add(record)
+            return
+        version, count = record[_KEY][0], -(-record[_LENGTH] // gso_size) if gso_size else 0
+        if not count and gso_size:
+            count = 1
+        if count and record[_KIND] == KIND_TCP and gso_type == (GSO_TCP4 if version == 4 else GSO_TCP6):
+            record[_NSEGS] = count
+            self.cursor = at + record[_PACKET_LEN]
+            self._add(record)
+        elif 0 < count <= MAX_DATAGRAMS and record[_KIND] == KIND_UDP and gso_type == GSO_UDP:
+            self.cursor = at + record[_PACKET_LEN]
+            self._split(record, gso_size)
+        else:
+            self._refuse(DropReason.BAD_GSO, at, size)
+
+    def _account(self, size: int) -> None:
+        self.packets += 1
+        self.octets += size
+
+    def _refuse(self, reason: DropReason, at: int, size: int) -> None:
+        self.cursor = at + size
+        self.records.append(_bad(reason, at, size))
+
+    def _split(self, record: Record, gso_size: int) -> None:
+        at, left = record[_PAYLOAD], record[_LENGTH]
+        while True:
+            one = record.copy()
+            one[_PAYLOAD], one[_LENGTH] = at, min(left, gso_size)
+            self.records.append(one)
+            at += gso_size
+            left -= gso_size
+            if left <= 0:
+                return
+
+    def _add(self, record: Record) -> None:
+        if record[_KIND] != KIND_TCP or not self.coalesce:
+            self.records.append(record)
+            return
+        lane = self.lanes.get(record[_KEY])
+        if lane is None or not may_merge(lane, record):
+            self.lanes[record[_KEY]] = record
+            self.records.append(record)
+            return
+        view, length = self.batch.view, record[_LENGTH]
+        if length:
+            pieces = self.pieces.get(id(lane))
+            if pieces is None:
+                pieces = self.pieces[id(lane)] = [view[lane[_PAYLOAD] : lane[_PAYLOAD] + lane[_LENGTH]]]
+            pieces.append(view[record[_PAYLOAD] : record[_PAYLOAD] + length])
+            lane[_LENGTH] += length
+        lane[_FLAGS] |= record[_FLAGS]
+        lane[_NSEGS] += record[_NSEGS]
+        for place in (_WINDOW, _ACK, _TSVAL, _TSECR):
+            lane[place] = record[place]
+
+    def finish(self) -> int:
+        """Join what is apart, write the descriptors; how many packets there were."""
+        batch, spill = self.batch, self.half
+        records = self.records
+        if self.pieces:
+            for record in records:
+                pieces = self.pieces.get(id(record))
+                if pieces is not None:
+                    batch.view[spill : spill + record[_LENGTH]] = b"".join(pieces)
+                    record[_PAYLOAD] = spill
+                    spill += record[_LENGTH]
+        descriptors, pack_into = batch.descriptors, DESCRIPTOR.pack_into
+        for number, record in enumerate(records):
+            pack_into(descriptors, number * DESCRIPTOR_SIZE, *record)
+        batch.count, batch.packets, batch.octets = len(records), self.packets, self.octets
+        return self.packets
+
+
+class PureCodec:
+    """`PacketCodec` without C."""
+
+    name = "pure"
+
+    def read_batch(self, fd: int, batch: PacketBatch, *, vnet: bool = False) -> int:
+        """See `PacketCodec.read_batch`."""
+        filling = _Filling(batch, True, True)
+        take = filling.take_vnet if vnet else filling.take
+        view, slot = batch.view, batch.slot
+        while filling.has_room(slot):
+            at = filling.cursor
+            try:
+                size = os.readv(fd, [view[at : at + slot]])
+            except BlockingIOError:
+                break
+            except OSError:
+                if filling.packets:
+                    break
+                batch.count = batch.packets = batch.octets = 0
+                raise
+            if not size:
+                break
+            take(at, size)
+        return filling.finish()
+
+    def parse_batch(
+        self, packets: Iterable[Octets], batch: PacketBatch, *, verify: bool = True, coalesce: bool = True
+    ) -> int:
+        """See `PacketCodec.parse_batch`."""
+        filling = _Filling(batch, verify, coalesce)
+        view = batch.view
+        for packet in packets:
+            size, at = len(packet), filling.cursor
+            if not filling.has_room(size):
+                if filling.packets:
+                    break
+                packet, size = packet[: filling.half], filling.half
+            view[at : at + size] = packet
+            filling.take(at, size)
+        return filling.finish()
+
+    def cut_run(self, run: SegmentRun) -> list[bytes]:
+        """See `PacketCodec.cut_run`."""
+        return [head + piece for head, piece in cut(run)]
+
+    def write_run(self, fd: int, run: SegmentRun, *, vnet: bool = False) -> int:
+        """See `PacketCodec.write_run`."""
+        written, first = 0, True
+        for head, piece in gso_packets(run) if vnet else cut(run):
+            try:
+                os.writev(fd, [head, piece])
+            except OSError:
+                if first:
+                    raise
+                break
+            first = False
+            written += len(piece)
+        return written
+
+    def emit_datagram(self, datagram: Datagram, mtu: int) -> list[bytes]:
+        """See `PacketCodec.emit_datagram`."""
+        return emit_datagram(datagram, mtu)
+
+    def write_datagram(self, fd: int, datagram: Datagram, mtu: int, *, vnet: bool = False) -> None:
+        """See `PacketCodec.write_datagram`."""
+        for packet in emit_datagram(datagram, mtu):
+            self.write_packet(fd, packet, vnet=vnet)
+
+    def emit_icmp(self, message: IcmpMessage, mtu: int) -> list[bytes]:
+        """See `PacketCodec.emit_icmp`."""
+        return emit_icmp(message, mtu)
+
+    def write_packet(self, fd: int, packet: Octets, *, vnet: bool = False) -> None:
+        """See `PacketCodec.write_packet`."""
+        whole = len(packet) + (VNET_HEADER if vnet else 0)
+        if os.writev(fd, [bytes(VNET_HEADER), packet] if vnet else [packet]) != whole:
+            raise OSError(errno.EMSGSIZE, "the device took only part of a packet")
