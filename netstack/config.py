@@ -318,7 +318,7 @@ def parse_server(text: str, default_port: int = 53) -> tuple[str, int]:
         host, closed, rest = text[1:].partition("]")
         if not closed or (rest and not rest.startswith(":")):
             raise ConfigError(f"{text!r}: write an IPv6 server as [ADDRESS]:PORT")
-        port = rest[1:] or port
+        port = rest[1:] if rest else port
     elif text.count(":") == 1:
         host, _, port = text.partition(":")
     try:

@@ -23,7 +23,7 @@ from netstack.core.ports import Dialer, Entropy, Resolver, Stream, Tunnel
 from netstack.core.stats import Stats
 from netstack.core.timers import TimerQueue
 from netstack.dns.bridge import DnsBridge
-from netstack.forward.context import Context, IcmpError
+from netstack.forward.context import Context
 from netstack.forward.dns import DnsForwarder
 from netstack.forward.fragments import Reassembler
 from netstack.forward.icmp import IcmpForwarder
@@ -32,6 +32,7 @@ from netstack.forward.tcp import TcpForwarder
 from netstack.forward.udp import UdpForwarder
 from netstack.policy.firewall import FirewallPolicy
 from netstack.policy.tracker import IpTracker
+from netstack.wire import icmp
 
 BATCHES = 4  # read in one go before sockets have their turn
 
@@ -193,15 +194,11 @@ class Engine:
                 self._dispatch[type(item)](item, now)
 
     def _reassembly_expired(self, first: bytes, now: float) -> None:
-        source = self.context.gateway(first[0] >> 4)
-        self.context.send_error(IcmpError.REASSEMBLY_TIME_EXCEEDED, first, now, source=source)
+        self.context.send_error(icmp.reassembly_time_exceeded(first, self.context.gateway(first[0] >> 4)), now)
 
     def _on_other(self, packet: OtherPacket, now: float) -> None:
         self.context.drop(DropReason.UNSUPPORTED_PROTOCOL)
-        destination = packet.packet[16] if packet.packet[0] >> 4 == 4 else packet.packet[24]
-        if destination < 224:  # never answer what was sent to a group (RFC 1122 3.2.2)
-            pointer = 40 if packet.packet[0] >> 4 == 6 else 0
-            self.context.send_error(IcmpError.PROTOCOL_UNREACHABLE, packet.packet, now, info=pointer)
+        self.context.send_error(icmp.unreachable(packet.packet, icmp.PROTOCOL), now)
 
     def _on_bad(self, packet: BadPacket, now: float) -> None:
         self.context.drop(packet.reason)

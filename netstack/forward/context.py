@@ -1,21 +1,20 @@
 """What all forwarders of one engine share, and the refusals that more than one of them sends.
 
-Responsible for: the bundle of seams and tables that an engine hands to its forwarders; flow ids; ICMP
-errors built from the packet that earned them (RFC 792, RFC 1812 4.3.2, RFC 4443 2.4), rate limited.
+Responsible for: the bundle of seams and tables that an engine hands to its forwarders; flow ids; the
+rate limit of ICMP errors (RFC 1812 4.3.2.8, RFC 4443 2.4 f); reports of blocked flows.
 Refuses to know: what a forwarder does with them.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from enum import Enum
 
 from netstack.codec.base import PacketCodec
 from netstack.config import Config
 from netstack.core.drops import DropReason
 from netstack.core.events import EventSink, FlowBlocked
 from netstack.core.flow import unpack_key
-from netstack.core.packet import Datagram, IcmpMessage, Octets
+from netstack.core.packet import Datagram, IcmpMessage
 from netstack.core.ports import Dialer, Entropy, Tunnel
 from netstack.core.stats import Stats
 from netstack.core.timers import TimerQueue
@@ -24,23 +23,8 @@ from netstack.forward.limiter import RateLimiter
 from netstack.policy.firewall import FirewallPolicy
 from netstack.policy.tracker import IpTracker
 
-QUOTE_V4 = 548  # RFC 1812 4.3.2.3: as much as fits a datagram of 576 octets
-QUOTE_V6 = 1232  # RFC 4443 3.1: as much as fits the minimum MTU
 BLOCKED_REPEAT = 1.0  # seconds in which repeats of one blocked flow make no new event
 BLOCKED_REMEMBERED = 512
-
-
-class IcmpError(Enum):
-    """An error by meaning: (IPv4 type, code), (IPv6 type, code)."""
-
-    NO_ROUTE = (3, 0), (1, 0)
-    HOST_UNREACHABLE = (3, 1), (1, 3)
-    PROTOCOL_UNREACHABLE = (3, 2), (4, 1)
-    PORT_UNREACHABLE = (3, 3), (1, 4)
-    PROHIBITED = (3, 13), (1, 1)
-    TOO_BIG = (3, 4), (2, 0)
-    TIME_EXCEEDED = (11, 0), (3, 0)
-    REASSEMBLY_TIME_EXCEEDED = (11, 1), (3, 1)
 
 
 @dataclass(slots=True)
@@ -81,27 +65,14 @@ class Context:
                 return address
         return b"\x0a\x00\x00\x01" if version == 4 else b"\xfd" + bytes(14) + b"\x01"
 
-    def send_error(
-        self, error: IcmpError, packet: Octets, now: float, *, source: bytes | None = None, info: int = 0
-    ) -> bool:
-        """Answer `packet` with an ICMP error from `source` (default: the address it was sent to).
-
-        `info` is the MTU of a TOO_BIG and the pointer of an IPv6 PROTOCOL_UNREACHABLE. False (and
-        counted) when the limiter said no.
-        """
-        version = packet[0] >> 4
-        if version == 4:
-            sender, target, quote = bytes(packet[12:16]), bytes(packet[16:20]), QUOTE_V4
-            kind, code = error.value[0]
+    def send_error(self, message: IcmpMessage | None, now: float) -> None:
+        """Send an ICMP error made by `wire.icmp`, unless none is due (None) or the limiter says no."""
+        if message is None:
+            return
+        if self.icmp_limiter.allow(now):
+            self.tunnel.write_icmp(message)
         else:
-            sender, target, quote = bytes(packet[8:24]), bytes(packet[24:40]), QUOTE_V6
-            kind, code = error.value[1]
-        if not self.icmp_limiter.allow(now):
             self.drop(DropReason.RATE_LIMITED)
-            return False
-        return self.tunnel.write_icmp(
-            IcmpMessage(version, source or target, sender, kind, code, info, packet[:quote])
-        )
 
     def quote(self, datagram: Datagram) -> bytes:
         """The packet that the app sent, made again from what a socket error kept of it."""
@@ -132,6 +103,3 @@ BLOCK_DROPS = {
 def block_reason(verdict: Verdict) -> DropReason:
     """The drop counter of a refusal."""
     return BLOCK_DROPS.get(verdict.reason, DropReason.POLICY_UNTRACKED)
-
-
-__all__ = ["Context", "IcmpError", "block_reason"]

@@ -66,10 +66,10 @@ class Reassembler:
         """Take one fragment (copied); the whole packet when this was the last piece, else None."""
         wire = ipv4 if packet[0] >> 4 == 4 else ipv6
         fragment = wire.parse_fragment(packet)
-        if fragment is None:
-            return self._drop(DropReason.BAD_FRAGMENT)
+        if isinstance(fragment, DropReason):
+            return self._drop(fragment)
         start = fragment.offset
-        piece = bytes(packet[fragment.payload_at : fragment.payload_at + fragment.payload_len])
+        piece = bytes(packet[fragment.start : fragment.end])
         end = start + len(piece)
         if (fragment.more and len(piece) % 8) or not piece:
             return self._drop(DropReason.BAD_FRAGMENT)
@@ -103,7 +103,7 @@ class Reassembler:
             partial.end = end
         if start == 0:
             partial.header = fragment.header
-            partial.first = bytes(packet[:1280])
+            partial.first = bytes(packet)
         if partial.end == partial.octets and partial.header:
             self._forget(fragment.key)
             return wire.rebuild(partial.header, b"".join(octets for _, octets in partial.pieces))

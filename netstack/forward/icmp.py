@@ -18,10 +18,11 @@ from netstack.core.events import EngineError, FlowClosed, FlowOpened
 from netstack.core.flow import ICMP, ICMPV6, Endpoint, FiveTuple, pack_key
 from netstack.core.packet import IcmpMessage
 from netstack.core.ports import DatagramSocket
-from netstack.core.verdict import Refusal
-from netstack.forward.context import Context, IcmpError, block_reason
+from netstack.core.verdict import Reason, Refusal
+from netstack.forward.context import Context, block_reason
+from netstack.wire import icmp
 
-ECHO = {4: (8, 0), 6: (128, 129)}  # request and reply types (RFC 792, RFC 4443)
+ECHO = {4: (icmp.ECHO_REQUEST, icmp.ECHO_REPLY), 6: (icmp.V6_ECHO_REQUEST, icmp.V6_ECHO_REPLY)}
 TIMEOUT = 30.0  # seconds without request or reply
 READS = 32
 HEADER = struct.Struct("!BBHHH")
@@ -88,9 +89,7 @@ class IcmpForwarder:
             return
         if message.hop_limit <= 1:
             context.drop(DropReason.TTL_EXCEEDED)
-            context.send_error(
-                IcmpError.TIME_EXCEEDED, message.packet, now, source=context.gateway(message.version)
-            )
+            context.send_error(icmp.time_exceeded(message.packet, context.gateway(message.version)), now)
             return
         identifier = message.rest >> 16
         key = (message.source, message.destination, identifier)
@@ -108,26 +107,26 @@ class IcmpForwarder:
         protocol = ICMP if message.version == 4 else ICMPV6
         flow = FiveTuple(protocol, Endpoint(key[0], key[2]), Endpoint(key[1], 0))
         verdict = context.policy.decide(flow, now)
-        if not verdict.allowed:
+        if not verdict.allowed and not (session is not None and verdict.reason is Reason.MODE):
             if session is not None:
                 self.close(session, "cut", now)
             context.drop(block_reason(verdict))
             context.report_blocked(pack_key(protocol, flow.source, flow.destination), verdict, now)
             if verdict.refusal is not Refusal.DROP:
-                context.send_error(
-                    IcmpError.PROHIBITED, message.packet, now, source=context.gateway(message.version)
-                )
+                self._prohibit(message, now)
             return None
         if session is None:
             session = self._open(key, flow, now)
             if session is None:
-                context.send_error(
-                    IcmpError.PROHIBITED, message.packet, now, source=context.gateway(message.version)
-                )
+                self._prohibit(message, now)
                 return None
             context.emit(FlowOpened(now, session.flow_id, flow, verdict))
         session.policy = context.policy.version
         return session
+
+    def _prohibit(self, message: IcmpMessage, now: float) -> None:
+        gateway = self.context.gateway(message.version)
+        self.context.send_error(icmp.unreachable(message.packet, icmp.ADMINISTRATIVELY, gateway), now)
 
     def _open(self, key: tuple[bytes, bytes, int], flow: FiveTuple, now: float) -> IcmpSession | None:
         context = self.context

@@ -22,9 +22,9 @@ from netstack.core.flow import FiveTuple
 from netstack.core.packet import Octets
 from netstack.core.ports import Stream
 from netstack.core.verdict import Verdict
-from netstack.forward.context import IcmpError
 from netstack.tcp.connection import TcpConnection
 from netstack.tcp.events import Closed, Data, EndOfStream, Established, Reset, SendSpace, TimedOut
+from netstack.wire import icmp
 
 if TYPE_CHECKING:
     from netstack.forward.tcp import TcpForwarder
@@ -34,13 +34,13 @@ READ_LEAST = 2_048  # below this much room a read is not worth its system call
 GATHER = 64  # buffers handed to one sendmsg
 
 UNREACHABLE = {
-    errno.EHOSTUNREACH: IcmpError.HOST_UNREACHABLE,
-    errno.EHOSTDOWN: IcmpError.HOST_UNREACHABLE,
-    errno.ENETUNREACH: IcmpError.NO_ROUTE,
-    errno.ENETDOWN: IcmpError.NO_ROUTE,
-    errno.EADDRNOTAVAIL: IcmpError.NO_ROUTE,
-    errno.EACCES: IcmpError.PROHIBITED,
-    errno.EPERM: IcmpError.PROHIBITED,
+    errno.EHOSTUNREACH: icmp.HOST,
+    errno.EHOSTDOWN: icmp.HOST,
+    errno.ENETUNREACH: icmp.NET,
+    errno.ENETDOWN: icmp.NET,
+    errno.EADDRNOTAVAIL: icmp.NET,
+    errno.EACCES: icmp.ADMINISTRATIVELY,
+    errno.EPERM: icmp.ADMINISTRATIVELY,
 }
 
 
@@ -224,7 +224,7 @@ class TcpFlow:
         if shown is None and error == errno.ETIMEDOUT:
             how = "timeout"
             style = context.config.tcp.on_dial_timeout
-            shown = IcmpError.HOST_UNREACHABLE if style == "unreachable" else None
+            shown = icmp.HOST if style == "unreachable" else None
             if style == "drop":
                 self.finish(how, now, abort=True)
                 return
@@ -232,7 +232,7 @@ class TcpFlow:
             self.connection.refuse(now)
         else:
             how = "unreachable" if how == "refused" else how
-            context.send_error(shown, self.syn, now, source=context.gateway(self.flow.version))
+            context.send_error(icmp.unreachable(self.syn, shown, context.gateway(self.flow.version)), now)
         self.finish(how, now, abort=True)
 
     def on_readable(self, socket: Stream, now: float) -> None:

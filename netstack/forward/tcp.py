@@ -20,11 +20,12 @@ from netstack.core.flow import FiveTuple, unpack_key
 from netstack.core.packet import ACK, FIN, RST, SYN, Segment
 from netstack.core.ports import SocketOwner, Stream
 from netstack.core.verdict import Action, Reason, Refusal, Verdict
-from netstack.forward.context import Context, IcmpError, block_reason
+from netstack.forward.context import Context, block_reason
 from netstack.forward.flow_table import FlowTable
 from netstack.forward.relay import TcpFlow
 from netstack.tcp.connection import TcpConnection, reset_for
 from netstack.tcp.state import State
+from netstack.wire import icmp
 
 DNS_VERDICT = Verdict(Action.ALLOW, Reason.DNS, "answered by the engine")
 QUEUE_SHARE = 0.7  # of the device's queue is given out as receive windows
@@ -139,7 +140,7 @@ class TcpForwarder:
         if verdict.refusal is Refusal.RESET:
             self._reset(segment, now)
         elif verdict.refusal is Refusal.UNREACHABLE:
-            context.send_error(IcmpError.PROHIBITED, segment.packet, now)
+            context.send_error(icmp.unreachable(segment.packet, icmp.ADMINISTRATIVELY), now)
 
     # --- called by flows ---
 
@@ -231,12 +232,12 @@ class TcpForwarder:
     # --- for the engine ---
 
     def cut_blocked(self, now: float) -> None:
-        """Judge every live flow again and cut those that are refused now."""
+        """Judge every live flow again and cut those that are refused now; a change of mode alone cuts none."""
         for flow in self.table:
             if flow.closed or flow.is_dns:
                 continue
             verdict = self.context.policy.decide(flow.flow, now)
-            if not verdict.allowed:
+            if not verdict.allowed and verdict.reason is not Reason.MODE:
                 self.context.report_blocked(flow.key, verdict, now)
                 flow.cut("cut", now)
 

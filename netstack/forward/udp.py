@@ -16,11 +16,12 @@ import errno
 from netstack.core.drops import DropReason
 from netstack.core.errors import DialError, ProtectError
 from netstack.core.events import EngineError, FlowClosed, FlowOpened
-from netstack.core.flow import Endpoint, FiveTuple, key_destination, pack_key, reverse_key, unpack_key
+from netstack.core.flow import Endpoint, FiveTuple, pack_key, reverse_key, unpack_key
 from netstack.core.packet import Datagram
 from netstack.core.ports import DatagramSocket, SocketError
-from netstack.core.verdict import Refusal
-from netstack.forward.context import Context, IcmpError, block_reason
+from netstack.core.verdict import Reason, Refusal
+from netstack.forward.context import Context, block_reason
+from netstack.wire import icmp
 
 UDP = 17
 READS = 64  # datagrams taken from one socket before the others have their turn
@@ -28,14 +29,14 @@ PEERS = 512  # destinations of one mapping; the oldest is forgotten first
 REJUDGE = 5.0  # seconds for which a peer's verdict is kept
 STUN_COOKIE = b"\x21\x12\xa4\x42"
 
-ICMP_BY_ERRNO = {
-    errno.ECONNREFUSED: IcmpError.PORT_UNREACHABLE,
-    errno.EHOSTUNREACH: IcmpError.HOST_UNREACHABLE,
-    errno.ENETUNREACH: IcmpError.NO_ROUTE,
-    errno.ENETDOWN: IcmpError.NO_ROUTE,
-    errno.EADDRNOTAVAIL: IcmpError.NO_ROUTE,
-    errno.EACCES: IcmpError.PROHIBITED,
-    errno.EPERM: IcmpError.PROHIBITED,
+UNREACHABLE = {
+    errno.ECONNREFUSED: icmp.PORT,
+    errno.EHOSTUNREACH: icmp.HOST,
+    errno.ENETUNREACH: icmp.NET,
+    errno.ENETDOWN: icmp.NET,
+    errno.EADDRNOTAVAIL: icmp.NET,
+    errno.EACCES: icmp.ADMINISTRATIVELY,
+    errno.EPERM: icmp.ADMINISTRATIVELY,
 }
 
 
@@ -128,12 +129,12 @@ class UdpForwarder:
         if peer is None or now - peer.judged_at > REJUDGE or peer.policy != context.policy.version:
             flow = peer.flow if peer is not None else unpack_key(key)
             verdict = context.policy.decide(flow, now, datagram.payload)
-            if not verdict.allowed:
+            if not verdict.allowed and not (peer is not None and verdict.reason is Reason.MODE):
                 context.stats.udp_blocked += 1
                 context.drop(block_reason(verdict))
                 context.report_blocked(key, verdict, now)
                 if verdict.refusal is not Refusal.DROP:
-                    context.send_error(IcmpError.PORT_UNREACHABLE, datagram.packet, now)
+                    context.send_error(icmp.unreachable(datagram.packet, icmp.PORT), now)
                 if session is not None and peer is not None:
                     self._forget_peer(session, peer, "cut", now)
                 return
@@ -162,7 +163,8 @@ class UdpForwarder:
             where = "protect" if isinstance(problem, ProtectError) else "dialer"
             context.emit(EngineError(now, where, str(problem)))
             context.drop(DropReason.UDP_SEND_FAILED)
-            context.send_error(ICMP_BY_ERRNO.get(problem.errno, IcmpError.PROHIBITED), datagram.packet, now)
+            code = UNREACHABLE.get(problem.errno, icmp.ADMINISTRATIVELY)
+            context.send_error(icmp.unreachable(datagram.packet, code, context.gateway(flow.version)), now)
             return None
         self.sessions[ident] = session
         session.socket.watch(readable=True, writable=False)
@@ -221,10 +223,11 @@ class UdpForwarder:
                 if self._report_errors(session, now) and attempt == 0:
                     continue
                 context.drop(DropReason.UDP_SEND_FAILED)
+                gateway = context.gateway(session.version)
                 if problem.errno == errno.EMSGSIZE:
-                    context.send_error(IcmpError.TOO_BIG, datagram.packet, now, info=context.tunnel.mtu)
-                elif problem.errno in ICMP_BY_ERRNO:
-                    context.send_error(ICMP_BY_ERRNO[problem.errno], datagram.packet, now)
+                    context.send_error(icmp.packet_too_big(datagram.packet, context.tunnel.mtu, gateway), now)
+                elif problem.errno in UNREACHABLE:
+                    context.send_error(icmp.unreachable(datagram.packet, UNREACHABLE[problem.errno], gateway), now)
                 return
         session.last_seen = now
         session.sent += 1
@@ -276,15 +279,16 @@ class UdpForwarder:
         return seen
 
     def _report_error(self, session: UdpSession, peer: _Peer, error: SocketError, now: float) -> None:
-        shown = ICMP_BY_ERRNO.get(error.errno)
-        info = 0
-        if error.errno == errno.EMSGSIZE:
-            shown, info = IcmpError.TOO_BIG, error.info
-        if shown is None:
-            return
-        source = error.offender if shown is not IcmpError.PORT_UNREACHABLE else None
         packet = self.context.quote(Datagram(peer.key, error.payload))
-        self.context.send_error(shown, packet, now, source=source or key_destination(peer.key), info=info)
+        if error.errno == errno.EMSGSIZE:
+            message = icmp.packet_too_big(packet, error.info, error.offender)
+        elif error.errno == errno.ECONNREFUSED:
+            message = icmp.unreachable(packet, icmp.PORT)
+        elif error.errno in UNREACHABLE:
+            message = icmp.unreachable(packet, UNREACHABLE[error.errno], error.offender)
+        else:
+            return
+        self.context.send_error(message, now)
 
     # --- the end ---
 
