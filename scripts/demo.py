@@ -1,0 +1,169 @@
+"""What `make demo` shows: a replay with its verdicts, then real programs behind the engine.
+
+Responsible for: the two parts of the demonstration, and saying why the second cannot run where it cannot.
+Refuses to know: the engine; it runs the `netstack` command as anybody would.
+
+The live part changes nothing on the host and needs no network: the servers that the programs talk to run in a network
+namespace of the demonstration's own, on documentation addresses (RFC 5737, RFC 3849).
+"""
+
+from __future__ import annotations
+
+import functools
+import http.server
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+CAPTURE = "examples/first-look.pcap"
+NETSTACK = Path(sys.executable).with_name("netstack")
+RESOLVER = ("127.0.0.1", 5354)  # the default of dns.servers
+NAMES = {"example.com.": ("198.51.100.10", "2001:db8::10")}
+HARD_CODED = "198.51.100.20"
+FETCH = "import urllib.request as r; print(r.urlopen('http://{}/', timeout=8).read().decode(), end='')"
+TRY_BOTH = f"""
+import socket
+for where in ("example.com", "{HARD_CODED}"):
+    try:
+        socket.create_connection((where, 80), 5).close()
+        print(f"{{where:15}} connected")
+    except OSError as problem:
+        print(f"{{where:15}} {{problem}}")
+"""
+
+say = functools.partial(print, flush=True)
+
+
+def show(*command: str) -> int:
+    """Run a command as a reader would type it, under its own line."""
+    shown = [f'"{word}"' if " " in word or "\n" in word else word for word in command]
+    say(f"\n$ {' '.join(shown)}")
+    program = str(NETSTACK) if command[0] == "netstack" else command[0]
+    return subprocess.run([program, *command[1:]], cwd=ROOT, check=False).returncode
+
+
+# --- part one ---
+
+
+def replay() -> int:
+    """The bundled capture and its verdicts."""
+    say("A replay. Seven minutes of an invented phone pass through the engine on a virtual clock: what DNS named is")
+    say("allowed; a hard-coded address, QUIC, and an address whose lease ran out are not.")
+    return show("netstack", "replay", CAPTURE)
+
+
+# --- part two ---
+
+
+def why_not_live() -> str:
+    """Why this machine cannot run the live part; empty when it can."""
+    if sys.platform != "linux":
+        return f"it needs Linux, this is {sys.platform}"
+    if not os.path.exists("/dev/net/tun"):
+        return "there is no /dev/net/tun (load the tun module, or give the container the device)"
+    if not os.access("/dev/net/tun", os.R_OK | os.W_OK):
+        return "/dev/net/tun may not be opened by this user (run as root)"
+    if shutil.which("unshare") is None:
+        return "the unshare program is missing (util-linux)"
+    probe = subprocess.run([*namespace(), "true"], capture_output=True, text=True, check=False)
+    if probe.returncode:
+        return f"network namespaces are not allowed here ({probe.stderr.strip() or probe.returncode})"
+    return ""
+
+
+def namespace() -> list[str]:
+    """The command that gives a program a network namespace of its own."""
+    own_user = [] if os.geteuid() == 0 else ["--user", "--map-root-user"]
+    return ["unshare", *own_user, "--net"]
+
+
+class Page(http.server.BaseHTTPRequestHandler):
+    """One page for any address."""
+
+    def do_GET(self) -> None:
+        """Say who was asked."""
+        body = f"hello from {self.headers['Host']}, through the engine\n".encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Quiet."""
+
+
+class Server6(http.server.ThreadingHTTPServer):
+    """Both families on one socket."""
+
+    address_family = socket.AF_INET6
+
+
+def answer_queries(server: socket.socket) -> None:
+    """A resolver that knows one name; every other does not exist."""
+    import dns.flags
+    import dns.message
+    import dns.rcode
+    import dns.rdatatype
+    import dns.rrset
+
+    while True:
+        octets, sender = server.recvfrom(4096)
+        query = dns.message.from_wire(octets)
+        reply = dns.message.make_response(query, recursion_available=True)
+        question = query.question[0]
+        known = NAMES.get(question.name.to_text())
+        if known is None:
+            reply.set_rcode(dns.rcode.NXDOMAIN)
+        else:
+            wanted = {dns.rdatatype.A: known[0], dns.rdatatype.AAAA: known[1]}.get(question.rdtype)
+            if wanted:
+                reply.answer = [dns.rrset.from_text(question.name, 60, "IN", question.rdtype, wanted)]
+        server.sendto(reply.to_wire(), sender)
+
+
+def serve() -> None:
+    """Addresses, web server and resolver in this namespace."""
+    from netstack.link.netlink import Netlink
+
+    with Netlink() as netlink:
+        netlink.set_up("lo")
+        for address in ("198.51.100.10/32", f"{HARD_CODED}/32", "2001:db8::10/128"):
+            netlink.add_address("lo", address)
+    web = Server6(("::", 80), Page)
+    resolver = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    resolver.bind(RESOLVER)
+    threading.Thread(target=web.serve_forever, daemon=True).start()
+    threading.Thread(target=answer_queries, args=(resolver,), daemon=True).start()
+
+
+def inside() -> int:
+    """The live part, in a namespace where its servers are all there is."""
+    serve()
+    python = sys.executable
+    failed = show("netstack", "exec", "--", python, "-c", FETCH.format("example.com"))
+    if shutil.which("curl"):
+        failed |= show("netstack", "exec", "--", "curl", "-sS", "--max-time", "8", "http://example.com/")
+    if shutil.which("dig"):
+        failed |= show("netstack", "exec", "--", "dig", "+noall", "+answer", "example.com", "A", "example.com", "AAAA")
+    say("\nA name opens its address; an address that no answer named stays shut, though its server is up:")
+    failed |= show("netstack", "exec", "--", python, "-c", TRY_BOTH)
+    return failed
+
+
+def live() -> int:
+    """Part two, or the reason why not."""
+    say("\nLive. Real programs in a network namespace whose only way out is the engine.")
+    reason = why_not_live()
+    if reason:
+        say(f"Not on this machine: {reason}.")
+        return 0
+    return subprocess.run([*namespace(), sys.executable, __file__, "--inside"], cwd=ROOT, check=False).returncode
+
+
+if __name__ == "__main__":
+    sys.exit(inside() if sys.argv[1:] == ["--inside"] else replay() or live())
