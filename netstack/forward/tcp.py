@@ -23,7 +23,8 @@ from netstack.core.verdict import Action, Reason, Refusal, Verdict
 from netstack.forward.context import Context, block_reason
 from netstack.forward.flow_table import FlowTable
 from netstack.forward.relay import TcpFlow
-from netstack.tcp.connection import TcpConnection, reset_for
+from netstack.tcp.connection import TcpConnection
+from netstack.tcp.reset import reset_for
 from netstack.tcp.state import State
 from netstack.wire import icmp
 

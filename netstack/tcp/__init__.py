@@ -2,8 +2,8 @@
 
 `state` is the table of all transitions, with the theory. `connection` has the verbs, `arrival` what a
 segment does, `receiver` and `sender` one half of the stream each, `scoreboard` what was selectively
-acknowledged, `timers` the round trip and the retransmission time-out, `options` the options we speak,
-`reset` the answer to what belongs to no connection, `events` what the owner is told.
+acknowledged, `timers` the round trip and the retransmission time-out, `reset` the answer to what belongs to
+no connection, `events` what the owner is told.
 """
 
 from netstack.tcp.connection import TcpConnection

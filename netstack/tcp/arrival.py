@@ -16,14 +16,15 @@ from netstack.core.flow import reverse_key
 from netstack.core.packet import ACK, FIN, RST, SYN, Segment, SegmentRun
 from netstack.core.seq import MASK, seq_diff, seq_lt
 from netstack.tcp.events import Closed, Data, EndOfStream, Established, Reset, SendSpace, TcpEvent
-from netstack.tcp.options import parse_sack_blocks, parse_syn_options
 from netstack.tcp.receiver import Receiver
 from netstack.tcp.reset import opens_connection, reset_for
 from netstack.tcp.sender import Sender
 from netstack.tcp.state import MAY_RECEIVE, MAY_SEND, State, Stimulus, next_state
 from netstack.tcp.timers import NEVER, RetransmissionTimer
+from netstack.wire.tcp import TcpOptions, parse_options
 
 HALF = 0x80000000
+MAX_SCALE = 14  # RFC 7323 section 2.3
 _PAWS_IDLE = 24 * 86_400.0  # seconds after which TS.Recent says nothing any more (RFC 7323 section 5.5)
 _CHALLENGES_PER_SECOND = 10
 _LEAST_MSS = 48  # an app that asks for less would cost a segment per octet (Linux: tcp_min_snd_mss)
@@ -42,7 +43,7 @@ class Arrival:
         "_dup_window",
         "_events",
         "_header",
-        "_idle_at",
+        "_keepalive_at",
         "_last_received",
         "_offered_mss",
         "_output",
@@ -65,7 +66,6 @@ class Arrival:
         "key",
         "reply_key",
         "state",
-        "timer_at",
     )
 
     def __init__(self, config: TcpConfig, key: bytes, *, iss: int, mtu: int) -> None:
@@ -99,10 +99,9 @@ class Arrival:
         self._dup_window = -1  # raw window of the last segment: a duplicate ACK repeats it
         self._challenges = 0
         self._challenges_since = -1.0
-        self._idle_at = NEVER
+        self._keepalive_at = NEVER
         self._time_wait_at = NEVER
         self._last_received = 0.0
-        self.timer_at: float | None = None
 
     # --- small things ---
 
@@ -142,7 +141,7 @@ class Arrival:
         self._send.release()
         self._recv.release()
         self._syn_data = b""
-        self._idle_at = self._time_wait_at = NEVER
+        self._keepalive_at = self._time_wait_at = NEVER
         self._syn_ack_due = self._probe = False
         self._events.append(Closed())
 
@@ -164,7 +163,7 @@ class Arrival:
         if not opens_connection(segment):
             self._drop(DropReason.TCP_BAD_FLAGS)
             return
-        options = parse_syn_options(segment.options)
+        options = parse_options(segment.options) or TcpOptions()
         config, send, recv = self._config, self._send, self._recv
         default = 536 if self._header == 40 else 1220
         mss = min(max(options.mss or default, _LEAST_MSS), self._offered_mss)
@@ -174,8 +173,8 @@ class Arrival:
             mss -= 12
         if options.window_scale is not None:
             self._scale_agreed = True
-            send.scale = options.window_scale
-            while config.window_max >> recv.scale > 65535 and recv.scale < 14:
+            send.scale = min(options.window_scale, MAX_SCALE)
+            while config.window_max >> recv.scale > 65535 and recv.scale < MAX_SCALE:
                 recv.scale += 1
         send.sack = options.sack_permitted
         send.begin(mss, config.initial_cwnd)
@@ -322,7 +321,7 @@ class Arrival:
             self._drop(DropReason.TCP_BAD_ACK)
             self._challenge(now)
             return False
-        news = send.sack and segment.options != b"" and send.sacked(parse_sack_blocks(segment.options))
+        news = send.sack and segment.options != b"" and self._sack_arrives(segment.options)
         if ack > send.una:
             self._advance(ack, segment, now)
         elif ack == send.una and send.nxt > ack:
@@ -333,6 +332,10 @@ class Arrival:
             self._window_arrives(segment, position)
         self._output = True
         return self.state is not State.CLOSED
+
+    def _sack_arrives(self, options: bytes) -> bool:
+        parsed = parse_options(options)
+        return parsed is not None and self._send.sacked(parsed.sack)
 
     def _establish(self, segment: Segment, position: int, now: float) -> None:
         send = self._send
@@ -346,7 +349,8 @@ class Arrival:
         self._learn_window(segment, send.scale, position)
         self._move(Stimulus.ACK_OF_SYN)
         self._events.append(Established())
-        self._watch_idle(now)
+        if self._config.keepalive:
+            self._keepalive_at = now + self._config.keepalive
         if self._syn_data:
             self._events.append(Data(self._syn_data))
             self._syn_data = b""
@@ -364,7 +368,7 @@ class Arrival:
             if elapsed < 60_000:
                 send.timer.measured(elapsed / 1000)
         send.acknowledge(ack, now, segment.nsegs)
-        if send.starved and send.space >= send.capacity // 4 and self.state in MAY_SEND:
+        if send.starved and send.has_room and self.state in MAY_SEND:
             send.starved = False
             self._events.append(SendSpace())
         if send.fin_wanted and ack > send.end:
@@ -377,8 +381,6 @@ class Arrival:
                 self._enter_time_wait(now)
             elif state is State.CLOSED:
                 self._finish()
-            else:
-                self._watch_idle(now)
 
     def _window_arrives(self, segment: Segment, position: int) -> None:
         send = self._send
@@ -436,27 +438,8 @@ class Arrival:
         self._move(Stimulus.FIN)
         if self.state is State.TIME_WAIT:
             self._enter_time_wait(now)
-        else:
-            self._watch_idle(now)
 
     def _enter_time_wait(self, now: float) -> None:
-        self._idle_at = NEVER
+        self._keepalive_at = NEVER
         self._send.rto_at = self._send.persist_at = NEVER
         self._time_wait_at = now + self._config.time_wait
-
-    # --- idleness ---
-
-    def _idle_limit(self) -> float:
-        """Seconds without a segment from the app until the connection is given up."""
-        if self.state is State.ESTABLISHED:
-            return self._config.idle_timeout
-        if self.state in (State.FIN_WAIT_2, State.CLOSE_WAIT):
-            return self._config.half_closed_timeout
-        return NEVER
-
-    def _watch_idle(self, now: float) -> None:
-        """Set the one deadline for keep-alive and idleness; it is moved when it fires, not by every segment."""
-        keepalive = self._config.keepalive or NEVER
-        if self._probes:
-            keepalive = 0.0
-        self._idle_at = min(self._last_received + keepalive, self._last_received + self._idle_limit())

@@ -24,9 +24,9 @@ from netstack.core.ports import Entropy
 from netstack.core.seq import MASK
 from netstack.tcp.arrival import HALF, Arrival
 from netstack.tcp.events import Data, TcpEvent, TimedOut
-from netstack.tcp.options import emit_sack, emit_syn_options, emit_timestamps
 from netstack.tcp.state import MAY_SEND, State, Stimulus
 from netstack.tcp.timers import KEEPALIVE_INTERVAL, KEEPALIVE_PROBES, NEVER
+from netstack.wire.tcp import emit_options, emit_timestamps
 
 _CONTROL = 0x37  # FIN, SYN, RST, ACK, URG: anything but ACK alone takes the long way
 _MAX_DUP_ACKS = 3  # duplicate ACKs in one batch for an app without SACK: what its fast retransmit needs
@@ -117,10 +117,10 @@ class TcpConnection(Arrival):
         """Octets that `write` would take now."""
         if self._close_wanted or self.state not in MAY_SEND:
             return 0
-        space = self._send.space
-        if space == 0:
-            self._send.starved = True  # who saw 0 wants to be told
-        return space
+        send = self._send
+        if not send.has_room:
+            send.starved = True  # who saw this little wants to be told when there is more
+        return send.space
 
     def consumed(self, n: int, now: float) -> None:
         """`n` octets of delivered `Data` left our hands. Raises ValueError when that is more than there were."""
@@ -152,7 +152,6 @@ class TcpConnection(Arrival):
             self._send.fin_wanted = True
             self._output = True
             self._move(Stimulus.CLOSE)
-            self._watch_idle(now)
 
     def abort(self, now: float) -> None:
         """RST, and CLOSED at once. After the end nothing happens."""
@@ -258,11 +257,11 @@ class TcpConnection(Arrival):
 
     def _pure_ack(self, now: float) -> SegmentRun:
         send, recv = self._send, self._recv
-        options = emit_timestamps(self._timestamp(now), self._ts_recent) if self._ts_on else b""
         if send.sack and (recv.ranges is not None or recv.duplicate is not None):
-            blocks = recv.sack_blocks(3 if self._ts_on else 4)
-            if blocks:
-                options += emit_sack(blocks)
+            stamps = (self._timestamp(now), self._ts_recent) if self._ts_on else None
+            options = emit_options(timestamps=stamps, sack=recv.sack_blocks(3 if self._ts_on else 4))
+        else:
+            options = emit_timestamps(self._timestamp(now), self._ts_recent) if self._ts_on else b""
         recv.duplicate = None
         seq = send.nxt
         if self._probe:
@@ -286,7 +285,7 @@ class TcpConnection(Arrival):
             send.rto_at = now + send.timer.timeout
         scale = recv.scale if self._scale_agreed else None
         stamps = (self._timestamp(now), self._ts_recent) if self._ts_on else None
-        options = emit_syn_options(self._offered_mss, scale, send.sack, stamps)
+        options = emit_options(mss=self._offered_mss, window_scale=scale, sack_permitted=send.sack, timestamps=stamps)
         window = min(recv.edge - recv.nxt, 65535)  # never scaled in a SYN (RFC 7323 section 2.2)
         recv.last_ack_sent = recv.nxt
         return SegmentRun(self.reply_key, self.iss, recv.nxt & MASK, SYN | ACK, window, self._offered_mss, options)
@@ -296,7 +295,7 @@ class TcpConnection(Arrival):
     def next_timeout(self) -> float | None:
         """When `on_timeout` wants to be called, or None."""
         send = self._send
-        at = min(send.rto_at, send.persist_at, self._recv.delack_at, self._idle_at, self._time_wait_at)
+        at = min(send.rto_at, send.persist_at, self._recv.delack_at, self._keepalive_at, self._time_wait_at)
         return None if at == NEVER else at
 
     def on_timeout(self, now: float) -> None:
@@ -309,8 +308,8 @@ class TcpConnection(Arrival):
             self._retransmission_timeout(now)
         if now >= send.persist_at:
             self._persist_timeout(now)
-        if now >= self._idle_at:
-            self._idle_timeout(now)
+        if now >= self._keepalive_at:
+            self._keepalive_timeout(now)
         if now >= self._time_wait_at:
             self._move(Stimulus.EXPIRE)
             self._finish()
@@ -347,19 +346,20 @@ class TcpConnection(Arrival):
         send.timer.back_off()
         send.persist_at = now + send.timer.timeout
 
-    def _idle_timeout(self, now: float) -> None:
-        config = self._config
-        idle = now - self._last_received
-        if idle >= self._idle_limit() or self._probes > KEEPALIVE_PROBES:
+    def _keepalive_timeout(self, now: float) -> None:
+        """Section 3.8.4: ask an app that has been silent. The deadline moves here, not with every segment."""
+        silent_until = self._last_received + self._config.keepalive
+        if now < silent_until:
+            self._keepalive_at = silent_until
+        elif self._send.una != self._send.nxt or self._send.persist_at != NEVER:
+            self._keepalive_at = now + KEEPALIVE_INTERVAL  # another timer asks already
+        elif self._probes >= KEEPALIVE_PROBES:
             self._give_up(now)
-            return
-        if config.keepalive and idle >= config.keepalive:
+        else:
             self._probes += 1
             self._probe = True
             self._output = True
-            self._idle_at = min(now + KEEPALIVE_INTERVAL, self._last_received + self._idle_limit())
-        else:
-            self._watch_idle(now)
+            self._keepalive_at = now + KEEPALIVE_INTERVAL
 
     def _give_up(self, now: float) -> None:
         self._events.append(TimedOut())

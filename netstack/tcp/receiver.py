@@ -191,7 +191,7 @@ class Receiver:
 
     # --- what to tell the app ---
 
-    def sack_blocks(self, most: int) -> list[tuple[int, int]]:
+    def sack_blocks(self, most: int) -> tuple[tuple[int, int], ...]:
         """Sequence numbers of at most `most` blocks: a duplicate first (RFC 2883), then the most recent ones."""
         blocks: list[tuple[int, int]] = []
         if self.duplicate is not None:
@@ -200,7 +200,7 @@ class Receiver:
         if self.ranges:
             recent = sorted(self.ranges, key=lambda item: -item.stamp)[: most - len(blocks)]
             blocks += [(item.start, item.start + len(item.octets)) for item in recent]
-        return [(start & MASK, stop & MASK) for start, stop in blocks]
+        return tuple((start & MASK, stop & MASK) for start, stop in blocks)
 
     def window_field(self) -> int:
         """The 16-bit window to put into a segment now; moves the edge when that is worth it."""

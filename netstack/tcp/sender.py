@@ -23,6 +23,7 @@ TIMEOUT    the retransmission timer                    all that was in flight
 from __future__ import annotations
 
 from bisect import bisect_right
+from collections.abc import Iterable
 from enum import IntEnum
 
 from netstack.core.packet import Octets
@@ -103,18 +104,20 @@ class Sender:
         room = self.capacity - (self.end - self.una)
         return room if room > 0 and not self.fin_wanted else 0
 
+    @property
+    def has_room(self) -> bool:
+        """There is so much room that it is worth to say so: a quarter of the buffer."""
+        return 4 * (self.end - self.una) <= 3 * self.capacity
+
     def write(self, data: bytes) -> int:
         """Queue octets; how many were taken."""
         room = self.capacity - (self.end - self.una)
         if self.fin_wanted:
             return 0
-        if len(data) >= room:
-            self.starved = True
-            if len(data) > room:
-                if room <= 0:
-                    return 0
-                data = data[:room]
-        elif not data:
+        if len(data) > room:
+            data = data[: max(room, 0)]
+        if not data:
+            self.starved = self.starved or room <= 0
             return 0
         ends = self.ends
         self.end = end = self.end + len(data)
@@ -124,6 +127,8 @@ class Sender:
         else:
             self.chunks.append(data)
             ends.append(end)
+        if not self.has_room:
+            self.starved = True
         return len(data)
 
     def octets(self, start: int, stop: int) -> Octets:
@@ -225,7 +230,7 @@ class Sender:
                 self.bytes_acked -= self.cwnd
                 self.cwnd += mss
 
-    def sacked(self, blocks: list[tuple[int, int]]) -> bool:
+    def sacked(self, blocks: Iterable[tuple[int, int]]) -> bool:
         """SACK blocks as 32-bit numbers; True when they were news."""
         board = self.board
         if board is None:
