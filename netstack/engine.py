@@ -99,13 +99,13 @@ class Engine:
         self._resolver_timer = _ResolverTimer(resolver)
         self.bridge = DnsBridge(resolver, self.tracker, config.dns, config.limits, self.stats, emit, entropy)
         resolver.start(self.bridge)
-        self.dns = DnsForwarder(self.bridge, tunnel.write_datagram, self.stats)
+        self.dns = DnsForwarder(self.bridge, tunnel.write_datagram, self.stats, mtu=tunnel.mtu)
         self.tcp = TcpForwarder(self.context, self._open_dns_stream)
         self.udp = UdpForwarder(self.context)
         self.icmp = IcmpForwarder(self.context)
         self.reassembler = Reassembler(config.limits, self.stats, self._reassembly_expired)
         self._batch = PacketBatch.for_tunnel(tunnel.mtu, tunnel.offload, packets=config.tunnel.batch)
-        self._whole = PacketBatch(capacity=1, slot=65_536, arena=1)  # memory comes with the first fragment
+        self._whole: PacketBatch | None = None  # for reassembled packets; its memory comes with the first
         self._ready: list[tuple[Any, Stream]] = []
         self._dns_ports = frozenset(config.dns.ports)
         self._dispatch: dict[type, Callable[[Any, float], None]] = {
@@ -159,11 +159,13 @@ class Engine:
 
     def flush(self, now: float) -> None:
         """The write phase: once after everything that happened together."""
+        self.dns.flush(now)
         while self._ready:
             ready, self._ready = self._ready, []
             for owner, stream in ready:
                 owner.on_writable(stream, now)
                 owner.on_readable(stream, now)
+            self.dns.flush(now)
         self.tcp.flush(now)
         timers = self.timers
         timers.touch(self.bridge)
@@ -184,10 +186,11 @@ class Engine:
         packet = self.reassembler.add(fragment.packet, now)
         if packet is None:
             return
-        if len(self._whole.arena) < len(packet):
+        if self._whole is None:
             self._whole = PacketBatch(capacity=1, slot=65_536)
-        self.codec.parse_batch([packet], self._whole, verify=self._verify)
-        for item in self._whole.items():
+        whole = self._whole
+        self.codec.parse_batch([packet], whole, verify=self._verify)
+        for item in whole.items():
             if type(item) is Fragment:  # a fragment within a fragment: nobody honest sends that
                 self.context.drop(DropReason.BAD_FRAGMENT)
             else:
@@ -214,6 +217,7 @@ class Engine:
         """Take over policy settings and mode; live flows are judged again, the rest needs a new engine."""
         self.config = self.context.config = config
         self.policy.reconfigure(config)
+        self.tracker.reconfigure(config.tracker)
         self.tcp.cut_blocked(now)
         self.flush(now)
 
