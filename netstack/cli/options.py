@@ -1,0 +1,174 @@
+"""Options that several commands share, and the configuration and event sinks that they make.
+
+Responsible for: the arguments, checking them, `Config`, printing and writing events.
+Refuses to know: which command asks.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import dataclasses
+import ipaddress
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, TextIO
+
+from netstack.config import ENFORCEMENTS, Config, load_config, parse_server
+from netstack.core.errors import ConfigError, NetstackError
+from netstack.core.events import EngineError, Event, EventSink
+
+RESOLV_CONF = "/etc/resolv.conf"
+
+
+def add_engine_options(parser: argparse.ArgumentParser) -> None:
+    """--dns, --enforcement, --mtu, --codec, --config."""
+    group = parser.add_argument_group("engine")
+    group.add_argument(
+        "--dns", metavar="ADDR[:PORT]", action="append", type=_server,
+        help="resolver to ask, may be given again; default: those of /etc/resolv.conf",
+    )  # fmt: skip
+    group.add_argument(
+        "--enforcement", choices=ENFORCEMENTS,
+        help="strict: only what was resolved is reachable (default); audit: report only; off: carry everything",
+    )  # fmt: skip
+    group.add_argument("--mtu", type=_mtu, metavar="N", help="octets of the largest packet (default 1500)")
+    group.add_argument(
+        "--codec", choices=("auto", "pure", "native"), default="auto",
+        help="packet codec; auto takes the native one when it was built",
+    )  # fmt: skip
+    group.add_argument("--config", metavar="FILE", help="TOML file with any setting; options here override it")
+
+
+def add_output_options(parser: argparse.ArgumentParser) -> None:
+    """--events, --pcap, -v."""
+    group = parser.add_argument_group("output")
+    group.add_argument("--events", metavar="FILE", help="write every event as a JSON line (- for standard output)")
+    group.add_argument("--pcap", metavar="FILE", help="write every packet to a pcapng file (switches offloads off)")
+    group.add_argument(
+        "-v", "--verbose", action="store_true", help="print every verdict and query on standard error as it happens"
+    )
+
+
+def _server(text: str) -> str:
+    try:
+        parse_server(text)
+    except ConfigError as problem:
+        raise argparse.ArgumentTypeError(str(problem)) from None
+    return text
+
+
+def _mtu(text: str) -> int:
+    if not text.isdigit() or not 576 <= int(text) <= 65535:
+        raise argparse.ArgumentTypeError(f"{text!r}: must be a number from 576 to 65535")
+    return int(text)
+
+
+def address_pair(text: str) -> tuple[str, str]:
+    """``A``, ``A,A6`` or ``A6`` as an IPv4 and an IPv6 address, "" for the one not given. For argparse."""
+    found = {4: "", 6: ""}
+    for part in text.split(","):
+        try:
+            address = ipaddress.ip_address(part.strip())
+        except ValueError:
+            raise argparse.ArgumentTypeError(f"{part!r} is not an IP address") from None
+        if found[address.version]:
+            raise argparse.ArgumentTypeError(f"{text!r}: one IPv4 and one IPv6 address at most")
+        found[address.version] = str(address)
+    return found[4], found[6]
+
+
+def make_configuration(options: argparse.Namespace, *, servers: tuple[str, ...] | None = None) -> Config:
+    """The configuration that the options describe, over the file's. Raises ConfigError.
+
+    `servers` is what stands in when neither names a resolver; None for the host's own.
+    """
+    config = load_config(options.config) if options.config else Config()
+    dns = tuple(options.dns or ())
+    if not dns:
+        dns = config.dns.servers if config.dns.servers != Config().dns.servers else (servers or host_resolvers())
+    tunnel: dict[str, Any] = {}
+    if options.mtu is not None:
+        tunnel["mtu"] = options.mtu
+    address, address6 = getattr(options, "tun_address", None) or ("", "")
+    if address:
+        tunnel["address"] = address
+    if address6:
+        tunnel["address6"] = address6
+    policy = {"enforcement": options.enforcement} if options.enforcement else {}
+    return dataclasses.replace(
+        config,
+        dns=dataclasses.replace(config.dns, servers=dns),
+        tunnel=dataclasses.replace(config.tunnel, **tunnel),
+        policy=dataclasses.replace(config.policy, **policy),
+    )
+
+
+def host_resolvers(path: str = RESOLV_CONF) -> tuple[str, ...]:
+    """The nameservers of resolv.conf(5); the local host when it names none, as resolv.conf(5) has it."""
+    servers = []
+    with contextlib.suppress(OSError):
+        for line in Path(path).read_text(errors="replace").splitlines():
+            words = line.split()
+            if len(words) >= 2 and words[0] == "nameserver":
+                with contextlib.suppress(ValueError):
+                    address = ipaddress.ip_address(words[1])
+                    if getattr(address, "scope_id", None) is None:  # link-local needs an interface; no such server here
+                        servers.append(str(address))
+    return tuple(servers) or ("127.0.0.1",)
+
+
+class EventOutput:
+    """An event sink for people (standard error) and for programs (JSON lines)."""
+
+    def __init__(self, *, verbose: bool, lines: TextIO | None = None, words: TextIO | None = None) -> None:
+        self._verbose = verbose
+        self._lines = lines
+        self._words = words if words is not None else sys.stderr
+        self._said: set[str] = set()
+
+    def __call__(self, event: Event) -> None:
+        """Take an event. A reader that went away ends that output, not the traffic."""
+        if self._lines is not None:
+            self._lines = self._attempt(self._lines, lambda: _json_line(event))
+        if self._verbose or (isinstance(event, EngineError) and not event.fatal and self._is_new(event.line())):
+            self._attempt(self._words, lambda: event.line() + "\n")
+
+    def _is_new(self, line: str) -> bool:
+        """Without --verbose an error is said once: a network that is away gives thousands."""
+        if line in self._said or len(self._said) >= 1000:
+            return False
+        self._said.add(line)
+        return True
+
+    @staticmethod
+    def _attempt(file: TextIO, text: Callable[[], str]) -> TextIO | None:
+        try:
+            file.write(text())
+            file.flush()
+        except (OSError, ValueError):
+            return None
+        return file
+
+
+def _json_line(event: Event) -> str:
+    return json.dumps({**event.as_dict(), "time": round(time.time(), 6)}, default=str) + "\n"
+
+
+@contextlib.contextmanager
+def event_output(options: argparse.Namespace) -> Iterator[EventSink]:
+    """The sink that --events and -v ask for. Raises NetstackError when the file cannot be made."""
+    if not options.events:
+        yield EventOutput(verbose=options.verbose)
+    elif options.events == "-":
+        yield EventOutput(verbose=options.verbose, lines=sys.stdout)
+    else:
+        try:
+            file = open(options.events, "w", encoding="utf-8")  # noqa: SIM115
+        except OSError as problem:
+            raise NetstackError(f"{options.events}: {problem.strerror}") from problem
+        with file:
+            yield EventOutput(verbose=options.verbose, lines=file)

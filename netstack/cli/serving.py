@@ -1,0 +1,75 @@
+"""What `run` and `exec` share: a device, its tunnel, and a process ready to hold many sockets.
+
+Responsible for: making the `Tunnel` that the options ask for; raising the descriptor limit.
+Refuses to know: where the device is and who configures it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import resource
+import time
+from collections.abc import Iterator
+
+from netstack.core.errors import NetstackError
+from netstack.core.events import EventSink
+from netstack.core.packet import Octets
+from netstack.core.ports import Tracer, Tunnel
+from netstack.core.stats import Stats
+from netstack.link.decorators import TracingTunnel
+from netstack.link.fd import FdTunnel
+from netstack.link.linux import TunDevice
+from netstack.link.pcap import CaptureWriter
+from netstack.link.pcapng import PcapngWriter
+from netstack.runtime.live import LiveRuntime
+
+
+def raise_descriptor_limit() -> None:
+    """Each flow holds a socket: take as many as the system gives."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        with contextlib.suppress(ValueError, OSError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def make_tunnel(
+    device: TunDevice, mtu: int, runtime: LiveRuntime, stats: Stats, emit: EventSink, tracer: Tracer | None
+) -> Tunnel:
+    """The tunnel over an attached device; with a tracer every packet passes it."""
+    tunnel = FdTunnel(device.fd, runtime.codec, mtu, offload=device.offload, stats=stats, emit=emit)
+    if tracer is None:
+        return tunnel
+    return TracingTunnel(tunnel, runtime.codec, tracer, stats=stats, emit=emit)
+
+
+class _PcapTracer:
+    """A `Tracer` that writes packets as they pass, stamped with the time of day."""
+
+    def __init__(self, writer: CaptureWriter) -> None:
+        self._write = writer.write
+
+    def packet_in(self, packet: Octets, now: float) -> None:
+        """From the app."""
+        self._write(packet, time.time_ns())
+
+    def packet_out(self, packet: Octets, now: float) -> None:
+        """To the app."""
+        self._write(packet, time.time_ns())
+
+
+@contextlib.contextmanager
+def pcap_tracer(path: str | None) -> Iterator[Tracer | None]:
+    """The writer that --pcap asks for, None without. Raises NetstackError when the file cannot be made."""
+    if path is None:
+        yield None
+        return
+    try:
+        file = open(path, "wb")  # noqa: SIM115
+    except OSError as problem:
+        raise NetstackError(f"{path}: {problem.strerror}") from problem
+    with file:
+        writer = PcapngWriter(file)
+        try:
+            yield _PcapTracer(writer)
+        finally:
+            writer.flush()

@@ -1,0 +1,336 @@
+"""Drives an `Engine` on the wall clock: one thread, one asyncio loop.
+
+Responsible for: putting codec, dialer, resolver and engine together; telling the engine of readiness and time; one
+flush for everything that happened together; commands from other threads; ending.
+Refuses to know: packets, policy, which platform it is on.
+
+Nothing here runs while nothing happens: the loop sleeps until a descriptor is ready or the engine's next deadline.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+import time
+import traceback
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from netstack import codec as codecs
+from netstack.codec.base import PacketCodec
+from netstack.config import Config
+from netstack.core.errors import TunnelClosed
+from netstack.core.events import EngineError, EventSink
+from netstack.core.ports import Dialer, Entropy, Resolver, Tunnel
+from netstack.core.stats import Stats
+from netstack.runtime.entropy import SystemEntropy
+from netstack.runtime.poller import EnginePoller
+from netstack.upstream.dialer import Protect, SocketDialer
+
+if TYPE_CHECKING:
+    from netstack.engine import Engine
+
+TunnelFactory = Callable[[Config, Stats, EventSink, "LiveRuntime"], Tunnel]
+ResolverFactory = Callable[[Config, Dialer, Entropy], Resolver]
+EngineCommand = Callable[["Engine", float], Any]
+
+_STALL_FIRST, _STALL_MOST = 0.02, 1.0  # seconds between looks at a device that is in trouble
+
+
+class SystemClock:
+    """time.monotonic, which is also what asyncio's loop uses."""
+
+    now = staticmethod(time.monotonic)
+
+
+def proxy_resolver(config: Config, dialer: Dialer, entropy: Entropy) -> Resolver:
+    """The resolver that `config.dns.servers` names: plain DNS over UDP and TCP."""
+    from netstack.upstream.proxy import ProxyResolver
+
+    return ProxyResolver(dialer, config.dns.servers, entropy)
+
+
+class LiveRuntime:
+    """One run of one engine: make it, `run` it on any thread, `stop` it from any other.
+
+    `engine` is there from when `on_ready` is called until the run ended (and stays, for its counters).
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        *,
+        emit: EventSink,
+        protect: Protect | None = None,
+        codec: PacketCodec | str = "auto",
+        make_resolver: ResolverFactory = proxy_resolver,
+        make_engine: Callable[..., Engine] | None = None,
+        entropy: Entropy | None = None,
+    ) -> None:
+        """`codec` by name (auto, native, pure) or ready made. `make_engine` takes what `Engine` takes."""
+        self.config = config
+        self.emit = emit
+        self.clock = SystemClock()
+        self.codec = codecs.load(codec) if isinstance(codec, str) else codec
+        self.entropy = entropy if entropy is not None else SystemEntropy()
+        self.engine: Engine | None = None
+        self.poller = EnginePoller()
+        self.dialer = SocketDialer(self.poller, protect)
+        self._make_resolver = make_resolver
+        self._make_engine = make_engine if make_engine is not None else _engine_class()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._lock = threading.Lock()
+        self._stop_asked = False
+        self._failure: BaseException | None = None
+        self.stopped_by: int | None = None  # the signal that ended the run
+
+    # --- the run ---
+
+    def run(
+        self,
+        make_tunnel: TunnelFactory,
+        *,
+        on_ready: Callable[[], None] | None = None,
+        stop_signals: Sequence[int] = (),
+    ) -> None:
+        """Serve until `stop` or the end of the tunnel. Returns after everything is closed, the tunnel too.
+
+        `make_tunnel` gets configuration, counters, event sink and this runtime. `on_ready` is called once packets
+        are carried. `stop_signals` end the run cleanly (main thread only). Raises TunnelClosed when the
+        device went away by itself, and whatever `make_tunnel` raises.
+        """
+        loop = asyncio.SelectorEventLoop(self.poller)
+        with self._lock:
+            self._loop = loop
+            if self._stop_asked:
+                loop.call_soon(loop.stop)
+        try:
+            stats = Stats()
+            tunnel = make_tunnel(self.config, stats, self.emit, self)
+            with contextlib.closing(tunnel):
+                self._serve(loop, tunnel, stats, on_ready, stop_signals)
+        finally:
+            with self._lock:
+                self._loop = None
+            loop.close()
+        if self._failure is not None:
+            raise self._failure
+
+    def _serve(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        tunnel: Tunnel,
+        stats: Stats,
+        on_ready: Callable[[], None] | None,
+        stop_signals: Sequence[int],
+    ) -> None:
+        resolver = self._make_resolver(self.config, self.dialer, self.entropy)
+        engine = self._make_engine(
+            self.config,
+            tunnel=tunnel,
+            codec=self.codec,
+            dialer=self.dialer,
+            resolver=resolver,
+            entropy=self.entropy,
+            emit=self.emit,
+            stats=stats,
+        )
+        self.engine = engine
+        driver = _Driver(self, loop, engine, tunnel)
+        for number in stop_signals:
+            loop.add_signal_handler(number, self._on_signal, number)
+        driver.attach()
+        if on_ready is not None:
+            loop.call_soon(on_ready)
+        try:
+            loop.run_forever()
+        finally:
+            driver.detach()
+            for number in stop_signals:
+                loop.remove_signal_handler(number)
+            engine.stop(time.monotonic())
+            _finish_tasks(loop)
+
+    # --- from any thread ---
+
+    def stop(self) -> None:
+        """End the run soon. Idempotent; before `run` it makes the run end at once."""
+        with self._lock:
+            self._stop_asked = True
+            if self._loop is not None:
+                self._loop.call_soon_threadsafe(self._loop.stop)
+
+    def call(self, command: EngineCommand) -> bool:
+        """Run ``command(engine, now)`` on the engine's thread, then flush. False when nothing runs."""
+        return self.call_soon_threadsafe(self._obey, command)
+
+    def call_soon_threadsafe(self, callback: Callable[..., Any], *arguments: Any) -> bool:
+        """Call back on the engine's thread. False when nothing runs."""
+        with self._lock:
+            if self._loop is None:
+                return False
+            self._loop.call_soon_threadsafe(callback, *arguments)
+        return True
+
+    def _on_signal(self, number: int) -> None:
+        self.stopped_by = number
+        self.stop()
+
+    def fail(self, problem: BaseException) -> None:
+        """End the run; `run` raises `problem`. Engine's thread only."""
+        if self._failure is None:
+            self._failure = problem
+        self.stop()
+
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop:
+        """The loop of the run, for resolvers that are asyncio protocols. Engine's thread only."""
+        assert self._loop is not None, "no run is on"
+        return self._loop
+
+    def _obey(self, command: EngineCommand) -> None:
+        if self.engine is not None:
+            now = time.monotonic()
+            command(self.engine, now)
+            self.engine.flush(now)
+
+
+class _Driver:
+    """Implements `poller.Served` for one engine and one tunnel."""
+
+    def __init__(self, runtime: LiveRuntime, loop: asyncio.AbstractEventLoop, engine: Engine, tunnel: Any) -> None:
+        self._runtime = runtime
+        self._loop = loop
+        self._engine = engine
+        self._tunnel = tunnel
+        self._poller = runtime.poller
+        self._fd: int = tunnel.fileno()
+        self._deadline: float | None = None
+        self._busy = False
+        self._stall = _STALL_FIRST
+        # Links that hold packets back have deadlines, links of queued packets may have more than one batch takes.
+        self._tunnel_deadline: Callable[[], float | None] | None = getattr(tunnel, "next_timeout", None)
+        self._has_backlog = hasattr(tunnel, "pending")
+
+    def attach(self) -> None:
+        if self._fd >= 0:
+            self._poller.watch_tunnel(self._fd, True)
+        self._poller.served = self
+
+    def detach(self) -> None:
+        self._poller.served = None
+        if self._fd >= 0:
+            self._poller.forget(self._fd)
+
+    def before_wait(self) -> float | None:
+        deadline = self._engine.next_timeout()
+        if self._tunnel_deadline is not None:
+            of_tunnel = self._tunnel_deadline()
+            if of_tunnel is not None and (deadline is None or of_tunnel < deadline):
+                deadline = of_tunnel
+        self._deadline = deadline
+        if self._has_backlog and self._tunnel.pending:
+            return 0.0
+        return None if deadline is None else deadline - time.monotonic()
+
+    def begin(self) -> float:
+        now = time.monotonic()
+        deadline = self._deadline
+        if deadline is not None and deadline <= now:
+            self._on_timeout(now)
+        if self._has_backlog and self._tunnel.pending:
+            self.on_tunnel_readable(now)
+        return now
+
+    def on_tunnel_readable(self, now: float) -> None:
+        self._busy = True
+        try:
+            self._engine.on_tunnel_readable(now)
+        except TunnelClosed as problem:
+            self._lose(problem)
+            return
+        except Exception as problem:
+            self._report("tunnel", problem)
+        if getattr(self._tunnel, "stalled", False):
+            self._rest()
+        else:
+            self._stall = _STALL_FIRST
+
+    def on_readable(self, socket: Any, now: float) -> None:
+        self._busy = True
+        try:
+            self._engine.on_readable(socket, now)
+        except Exception as problem:
+            self._give_up(socket, problem)
+
+    def on_writable(self, socket: Any, now: float) -> None:
+        self._busy = True
+        try:
+            self._engine.on_writable(socket, now)
+        except Exception as problem:
+            self._give_up(socket, problem)
+
+    def finish(self, now: float) -> None:
+        if not self._busy:
+            return
+        self._busy = False
+        try:
+            self._engine.flush(now)
+        except TunnelClosed as problem:
+            self._lose(problem)
+        except Exception as problem:
+            self._report("engine", problem)
+        if getattr(self._tunnel, "gone", False):
+            self._lose(TunnelClosed("the packet device is gone"))
+
+    def _on_timeout(self, now: float) -> None:
+        self._busy = True
+        try:
+            if self._tunnel_deadline is not None and self._tunnel.on_timeout(now):
+                self.on_tunnel_readable(now)
+            self._engine.on_timeout(now)
+        except Exception as problem:
+            self._report("engine", problem)
+
+    def _rest(self) -> None:
+        """Look away from a device in trouble: it may poll readable all the time."""
+        self._poller.watch_tunnel(self._fd, False)
+        self._loop.call_later(self._stall, self._look_again)
+        self._stall = min(2 * self._stall, _STALL_MOST)
+
+    def _look_again(self) -> None:
+        if self._poller.served is self:
+            self._poller.watch_tunnel(self._fd, True)
+
+    def _lose(self, problem: TunnelClosed) -> None:
+        self._poller.forget(self._fd)
+        self._runtime.emit(EngineError(time.monotonic(), "tunnel", str(problem), fatal=True))
+        self._runtime.fail(problem)
+
+    # A defect in the engine must cost one flow, not the device's network.
+
+    def _give_up(self, socket: Any, problem: Exception) -> None:
+        self._report("engine", problem)
+        with contextlib.suppress(Exception):
+            socket.watch(readable=False, writable=False)
+
+    def _report(self, where: str, problem: Exception) -> None:
+        frames = traceback.extract_tb(problem.__traceback__)
+        at = f" at {frames[-1].name}:{frames[-1].lineno}" if frames else ""
+        self._runtime.emit(EngineError(time.monotonic(), where, f"internal error: {problem!r}{at}"))
+
+
+def _engine_class() -> type[Engine]:
+    from netstack.engine import Engine
+
+    return Engine
+
+
+def _finish_tasks(loop: asyncio.AbstractEventLoop) -> None:
+    """Cancel what resolvers left running on the loop."""
+    tasks = asyncio.all_tasks(loop)
+    for task in tasks:
+        task.cancel()
+    if tasks:
+        loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))

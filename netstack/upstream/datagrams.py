@@ -1,0 +1,230 @@
+"""Real UDP and ICMP echo sockets as `DatagramSocket`s.
+
+Responsible for: datagrams and the ICMP errors that the kernel keeps about them.
+Refuses to know: whose datagrams these are.
+RFCs: 768, 792, 4443; Linux ip(7) IP_RECVERR, icmp(7).
+"""
+
+from __future__ import annotations
+
+import errno
+import socket
+import struct
+import sys
+from dataclasses import dataclass
+from typing import Any
+
+from netstack.core.flow import Endpoint
+from netstack.core.packet import Octets
+from netstack.core.ports import SocketOwner
+from netstack.upstream.streams import Poller
+
+_LARGEST = 65_535
+_KNOWN = 64  # endpoints whose two forms a socket remembers
+
+# linux/in.h, linux/in6.h, linux/errqueue.h
+_IP_RECVERR = 11
+_IPV6_RECVERR = 25
+_IP_MTU_DISCOVER, _IPV6_MTU_DISCOVER, _PMTUDISC_DONT = 10, 23, 0
+_MSG_ERRQUEUE = 0x2000
+_EXTENDED = struct.Struct("=IBBBxII")  # errno, origin, type, code, info, data
+_LINUX = sys.platform.startswith(("linux", "android"))
+
+
+@dataclass(slots=True)
+class DatagramError:
+    """As `core.ports.SocketError`."""
+
+    errno: int
+    icmp_type: int
+    icmp_code: int
+    info: int
+    destination: Endpoint
+    offender: bytes | None
+    payload: bytes
+
+
+class UdpSocket:
+    """An unconnected UDP socket of one family."""
+
+    __slots__ = ("_family", "_fd", "_from", "_interest", "_poller", "_socket", "_to", "owner")
+
+    def __init__(self, sock: socket.socket, poller: Poller, owner: SocketOwner) -> None:
+        self.owner = owner
+        self._socket = sock
+        self._family = sock.family
+        self._poller = poller
+        self._fd = sock.fileno()
+        self._interest = 0
+        # Most sockets speak with one peer: making both forms of its address for each datagram would cost as much
+        # as sending it.
+        self._to: dict[Endpoint, tuple[str, int]] = {}
+        self._from: dict[tuple[Any, ...], Endpoint] = {}
+
+    def fileno(self) -> int:
+        """The descriptor; -1 once closed."""
+        return self._fd
+
+    def watch(self, *, readable: bool, writable: bool) -> None:
+        """As `DatagramSocket.watch`."""
+        interest = readable | writable << 1
+        if interest != self._interest and self._fd >= 0:
+            self._interest = interest
+            self._poller.watch(self._fd, self, readable, writable)
+
+    def sendto(self, octets: Octets, destination: Endpoint) -> None:
+        """As `DatagramSocket.sendto`."""
+        address = self._to.get(destination)
+        if address is None:
+            if len(self._to) >= _KNOWN:
+                self._to.clear()
+            address = self._to[destination] = to_sockaddr(destination)
+        self._socket.sendto(octets, address)
+
+    def recvfrom(self) -> tuple[bytes, Endpoint]:
+        """As `DatagramSocket.recvfrom`."""
+        octets, address = self._socket.recvfrom(_LARGEST)
+        return octets, self._endpoint(address)
+
+    def recv_error(self) -> DatagramError | None:
+        """As `DatagramSocket.recv_error`; always None where there is no error queue (not Linux)."""
+        while _LINUX:
+            try:
+                octets, ancillary, _, address = self._socket.recvmsg(_LARGEST, 512, _MSG_ERRQUEUE)
+            except OSError as problem:
+                # A pending error of the socket itself is raised (and cleared) by any call; it is in the queue too.
+                if problem.errno in (errno.EAGAIN, errno.EBADF):
+                    return None
+                continue
+            for level, kind, data in ancillary:
+                if (level, kind) in ((socket.IPPROTO_IP, _IP_RECVERR), (socket.IPPROTO_IPV6, _IPV6_RECVERR)):
+                    return self._error(data, octets, address)
+        return None
+
+    def local_port(self) -> int:
+        """As `DatagramSocket.local_port`."""
+        try:
+            port: int = self._socket.getsockname()[1]
+        except OSError:
+            return 0
+        return port
+
+    def close(self) -> None:
+        """As `DatagramSocket.close`."""
+        if self._fd >= 0:
+            if self._interest:
+                self._poller.watch(self._fd, self, False, False)
+            self._fd = -1
+            self._interest = 0
+            self._socket.close()
+
+    def _endpoint(self, address: tuple[Any, ...]) -> Endpoint:
+        endpoint = self._from.get(address)
+        if endpoint is None:
+            if len(self._from) >= _KNOWN:
+                self._from.clear()
+            endpoint = self._from[address] = from_sockaddr(self._family, address)
+        return endpoint
+
+    def _error(self, data: bytes, octets: bytes, address: tuple[Any, ...]) -> DatagramError:
+        code, _, icmp_type, icmp_code, info, _ = _EXTENDED.unpack_from(data)
+        return DatagramError(
+            code, icmp_type, icmp_code, info, self._endpoint(address), _offender(data[_EXTENDED.size :]), octets
+        )
+
+
+class EchoSocket(UdpSocket):
+    """An unprivileged ICMP echo socket: the kernel owns the identifier, which is the local port."""
+
+    __slots__ = ()
+
+    def recvfrom(self) -> tuple[bytes, Endpoint]:
+        """As `DatagramSocket.recvfrom`: a whole ICMP message."""
+        octets, address = self._socket.recvfrom(_LARGEST)
+        if not _LINUX and self._family == socket.AF_INET:  # Darwin leaves the IP header in front
+            octets = octets[(octets[0] & 15) * 4 :]
+        return octets, Endpoint(self._endpoint(address).address, 0)
+
+
+class RawEchoSocket(UdpSocket):
+    """A raw ICMP socket made to look like an `EchoSocket`: one identifier of its own, others' replies left out."""
+
+    __slots__ = ("_identifier",)
+
+    def __init__(self, sock: socket.socket, poller: Poller, owner: SocketOwner, identifier: int) -> None:
+        super().__init__(sock, poller, owner)
+        self._identifier = identifier
+
+    def local_port(self) -> int:
+        """The identifier."""
+        return self._identifier
+
+    def sendto(self, octets: Octets, destination: Endpoint) -> None:
+        """As `DatagramSocket.sendto`, with this socket's identifier put in."""
+        message = bytearray(octets)
+        message[4:6] = self._identifier.to_bytes(2, "big")
+        if self._family == socket.AF_INET:  # the kernel sums ICMPv6 itself
+            message[2:4] = bytes(2)
+            message[2:4] = _checksum(message).to_bytes(2, "big")
+        super().sendto(message, Endpoint(destination.address, 0))
+
+    def recvfrom(self) -> tuple[bytes, Endpoint]:
+        """As `DatagramSocket.recvfrom`; replies to other identifiers are passed over."""
+        while True:
+            octets, address = self._socket.recvfrom(_LARGEST)
+            if self._family == socket.AF_INET:
+                octets = octets[(octets[0] & 15) * 4 :]
+            if self._is_ours(octets):
+                return octets, Endpoint(self._endpoint(address).address, 0)
+
+    def recv_error(self) -> DatagramError | None:
+        """As `DatagramSocket.recv_error`."""
+        while (error := super().recv_error()) is not None:
+            if self._is_ours(error.payload):
+                return error
+        return None
+
+    def _is_ours(self, message: bytes) -> bool:
+        return len(message) >= 8 and int.from_bytes(message[4:6], "big") == self._identifier
+
+
+def _checksum(octets: Octets) -> int:
+    padded = bytes(octets) + bytes(len(octets) & 1)
+    return (int.from_bytes(padded, "big") % 65_535) ^ 0xFFFF
+
+
+def to_sockaddr(endpoint: Endpoint) -> tuple[str, int]:
+    """What the socket module takes."""
+    address = endpoint.address
+    return socket.inet_ntop(socket.AF_INET if len(address) == 4 else socket.AF_INET6, address), endpoint.port
+
+
+def from_sockaddr(family: int, address: tuple[Any, ...]) -> Endpoint:
+    """What the socket module gives."""
+    host: str = address[0]
+    if "%" in host:  # a link-local address with its interface
+        host = host.partition("%")[0]
+    return Endpoint(socket.inet_pton(family, host), address[1])
+
+
+def _offender(sockaddr: bytes) -> bytes | None:
+    if len(sockaddr) < 8:
+        return None
+    family = int.from_bytes(sockaddr[:2], sys.byteorder)
+    if family == socket.AF_INET:
+        return sockaddr[4:8]
+    if family == socket.AF_INET6 and len(sockaddr) >= 24:
+        return sockaddr[8:24]
+    return None
+
+
+def ask_for_errors(sock: socket.socket) -> None:
+    """Have the kernel keep ICMP errors for `recv_error`, and fragment what is larger than the path (no DF bit)."""
+    if not _LINUX:
+        return
+    if sock.family == socket.AF_INET:
+        sock.setsockopt(socket.IPPROTO_IP, _IP_RECVERR, 1)
+        sock.setsockopt(socket.IPPROTO_IP, _IP_MTU_DISCOVER, _PMTUDISC_DONT)
+    else:
+        sock.setsockopt(socket.IPPROTO_IPV6, _IPV6_RECVERR, 1)
+        sock.setsockopt(socket.IPPROTO_IPV6, _IPV6_MTU_DISCOVER, _PMTUDISC_DONT)
