@@ -4,8 +4,8 @@ Responsible for: cutting a run into segments, headers and checksums, fragments o
 Refuses to know: descriptors and parsing; where packets go.
 RFCs: 9293 3.1, 791 and 6864 (identification), 8200 4.5 (fragments), 768, 792, 4443.
 
-The native codec shares everything here but `cut` and `gso_packets`: datagrams larger than the MTU and
-ICMP messages are rare.
+The native codec shares `emit_datagram` and `emit_icmp`: datagrams larger than the MTU and ICMP messages
+are rare.
 """
 
 from __future__ import annotations
@@ -106,6 +106,16 @@ def emit_datagram(datagram: Datagram, mtu: int) -> list[bytes]:
     _check_size(version, 8 + len(datagram.payload))
     octets = udp.emit_udp(source, destination, sport, dport, datagram.payload)
     return _packets(version, source, destination, UDP, octets, datagram.tos, datagram.hop_limit, mtu)
+
+
+def gso_datagram(datagram: Datagram) -> bytes:
+    """What stands before the payload of a datagram behind a virtio-net header: all headers, checksum unfinished."""
+    version, source, destination, sport, dport = _addresses(datagram.key)
+    length = 8 + len(datagram.payload)
+    partial = pseudo_sum(source, destination, UDP, length) or 0xFFFF
+    virtio = vnet.HEADER.pack(vnet.NEEDS_CSUM, vnet.GSO_NONE, 0, 0, 20 if version == 4 else 40, 6)
+    head = _ip(version, source, destination, UDP, length, datagram.tos, datagram.hop_limit)
+    return virtio + head + udp.HEADER.pack(sport, dport, length, partial)
 
 
 def emit_icmp(message: IcmpMessage, mtu: int) -> list[bytes]:

@@ -29,13 +29,13 @@ from netstack.codec.base import (
     VNET_HEADER,
     PacketBatch,
 )
-from netstack.codec.emit import cut, emit_datagram, emit_icmp, gso_packets
+from netstack.codec.emit import cut, emit_datagram, emit_icmp, gso_datagram, gso_packets
 from netstack.core.drops import DropReason
 from netstack.core.flow import ICMP, ICMPV6, KEY, TCP, UDP
 from netstack.core.packet import ACK, PSH, Datagram, IcmpMessage, Octets, SegmentRun
 from netstack.wire import icmp, ipv4, ipv6, tcp, udp
 from netstack.wire.checksum import is_valid
-from netstack.wire.vnet import GSO_NONE, GSO_TCP4, GSO_TCP6, GSO_UDP, HEADER, TRUSTED
+from netstack.wire.vnet import GSO_ECN, GSO_NONE, GSO_TCP4, GSO_TCP6, GSO_UDP, HEADER, TRUSTED
 
 _NO_KEY = bytes(KEY.size)
 _PLAIN = b"\x01\x01\x08\x0a"  # NOP, NOP, timestamps: what nearly every data segment carries
@@ -228,50 +228,41 @@ class _Filling:
         capacity = self.batch.capacity
         return self.packets < capacity and len(self.records) < capacity and self.cursor + size <= self.half
 
-    def take(self, at: int, size: int) -> None:
-        """The packet of `size` octets at `at` has arrived."""
-        self._account(size)
-        record = parse_at(self.batch.view, at, size, self.verify, False)
-        self.cursor = at + record[_PACKET_LEN]
-        self._add(record)
+    def take(self, base: int, size: int) -> None:
+        """The packet of `size` octets at `base` has arrived."""
+        self._account(base, size, size)
+        self._add(parse_at(self.batch.view, base, size, self.verify, False), base)
 
-    def take_vnet(self, at: int, size: int) -> None:
+    def take_vnet(self, base: int, size: int) -> None:
         """The same for one behind a virtio-net header; `size` counts both."""
         if size < VNET_HEADER:
-            self._account(size)
-            self._refuse(DropReason.BAD_GSO, at, size)
+            self._account(base, size, size)
+            self.records.append(_bad(DropReason.BAD_GSO, base, size))
             return
-        flags, gso_type, _, gso_size, _, _ = HEADER.unpack_from(self.batch.view, at)
-        at, size, gso_type = at + VNET_HEADER, size - VNET_HEADER, gso_type & 0x7F
-        self._account(size)
-        trusted = bool(flags & TRUSTED) or gso_type != GSO_NONE
-        record = parse_at(self.batch.view, at, size, self.verify, trusted)
+        at, length = base + VNET_HEADER, size - VNET_HEADER
+        self._account(base, size, length)
+        flags, gso_type, _, gso_size, _, _ = HEADER.unpack_from(self.batch.view, base)
+        gso_type &= ~GSO_ECN
+        record = parse_at(self.batch.view, at, length, self.verify, gso_type != GSO_NONE or flags & TRUSTED != 0)
         if gso_type == GSO_NONE or record[_KIND] == KIND_BAD:
-            self.cursor = at + record[_PACKET_LEN]
-            self._add(record)
+            self._add(record, base)
             return
-        version, count = record[_KEY][0], -(-record[_LENGTH] // gso_size) if gso_size else 0
-        if not count and gso_size:
-            count = 1
-        if count and record[_KIND] == KIND_TCP and gso_type == (GSO_TCP4 if version == 4 else GSO_TCP6):
+        count = max(-(-record[_LENGTH] // gso_size), 1) if gso_size else 0
+        if count and record[_KIND] == KIND_TCP and gso_type == (GSO_TCP4 if record[_KEY][0] == 4 else GSO_TCP6):
             record[_NSEGS] = count
-            self.cursor = at + record[_PACKET_LEN]
-            self._add(record)
+            self._add(record, base)
         elif 0 < count <= MAX_DATAGRAMS and record[_KIND] == KIND_UDP and gso_type == GSO_UDP:
-            self.cursor = at + record[_PACKET_LEN]
             self._split(record, gso_size)
         else:
-            self._refuse(DropReason.BAD_GSO, at, size)
+            self.records.append(_bad(DropReason.BAD_GSO, at, length))
 
-    def _account(self, size: int) -> None:
+    def _account(self, base: int, size: int, octets: int) -> None:
+        self.cursor = base + size
         self.packets += 1
-        self.octets += size
-
-    def _refuse(self, reason: DropReason, at: int, size: int) -> None:
-        self.cursor = at + size
-        self.records.append(_bad(reason, at, size))
+        self.octets += octets
 
     def _split(self, record: Record, gso_size: int) -> None:
+        """One GSO datagram packet becomes a record for each datagram."""
         at, left = record[_PAYLOAD], record[_LENGTH]
         while True:
             one = record.copy()
@@ -282,7 +273,7 @@ class _Filling:
             if left <= 0:
                 return
 
-    def _add(self, record: Record) -> None:
+    def _add(self, record: Record, base: int) -> None:
         if record[_KIND] != KIND_TCP or not self.coalesce:
             self.records.append(record)
             return
@@ -291,17 +282,28 @@ class _Filling:
             self.lanes[record[_KEY]] = record
             self.records.append(record)
             return
-        view, length = self.batch.view, record[_LENGTH]
-        if length:
-            pieces = self.pieces.get(id(lane))
-            if pieces is None:
-                pieces = self.pieces[id(lane)] = [view[lane[_PAYLOAD] : lane[_PAYLOAD] + lane[_LENGTH]]]
-            pieces.append(view[record[_PAYLOAD] : record[_PAYLOAD] + length])
-            lane[_LENGTH] += length
+        if record[_LENGTH]:
+            self._grow(lane, record, base)
+        else:
+            self.cursor = base  # nothing of a pure ACK has to stay
         lane[_FLAGS] |= record[_FLAGS]
         lane[_NSEGS] += record[_NSEGS]
         for place in (_WINDOW, _ACK, _TSVAL, _TSECR):
             lane[place] = record[place]
+
+    def _grow(self, lane: Record, record: Record, base: int) -> None:
+        """Add the payload of a packet that came in at `base` to its lane: moved down over its own header when
+        the lane ends there, else kept apart until `finish`."""
+        view, at, length = self.batch.view, record[_PAYLOAD], record[_LENGTH]
+        pieces = self.pieces.get(id(lane))
+        if pieces is None and lane[_PAYLOAD] + lane[_LENGTH] == base:
+            view[base : base + length] = view[at : at + length]
+            self.cursor = base + length
+        else:
+            if pieces is None:
+                pieces = self.pieces[id(lane)] = [view[lane[_PAYLOAD] : lane[_PAYLOAD] + lane[_LENGTH]]]
+            pieces.append(view[at : at + length])
+        lane[_LENGTH] += length
 
     def finish(self) -> int:
         """Join what is apart, write the descriptors; how many packets there were."""
@@ -372,7 +374,7 @@ class PureCodec:
         written, first = 0, True
         for head, piece in gso_packets(run) if vnet else cut(run):
             try:
-                os.writev(fd, [head, piece])
+                _put(fd, head, piece)
             except OSError:
                 if first:
                     raise
@@ -387,7 +389,11 @@ class PureCodec:
 
     def write_datagram(self, fd: int, datagram: Datagram, mtu: int, *, vnet: bool = False) -> None:
         """See `PacketCodec.write_datagram`."""
-        for packet in emit_datagram(datagram, mtu):
+        packets = emit_datagram(datagram, mtu)
+        if vnet and len(packets) == 1:
+            _put(fd, gso_datagram(datagram), datagram.payload)
+            return
+        for packet in packets:
             self.write_packet(fd, packet, vnet=vnet)
 
     def emit_icmp(self, message: IcmpMessage, mtu: int) -> list[bytes]:
@@ -396,6 +402,10 @@ class PureCodec:
 
     def write_packet(self, fd: int, packet: Octets, *, vnet: bool = False) -> None:
         """See `PacketCodec.write_packet`."""
-        whole = len(packet) + (VNET_HEADER if vnet else 0)
-        if os.writev(fd, [bytes(VNET_HEADER), packet] if vnet else [packet]) != whole:
-            raise OSError(errno.EMSGSIZE, "the device took only part of a packet")
+        _put(fd, bytes(VNET_HEADER) if vnet else b"", packet)
+
+
+def _put(fd: int, head: bytes, rest: Octets) -> None:
+    """One packet in two pieces. A TUN takes a packet whole or not at all."""
+    if os.writev(fd, [head, rest]) != len(head) + len(rest):
+        raise OSError(errno.EMSGSIZE, os.strerror(errno.EMSGSIZE))

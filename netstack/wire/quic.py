@@ -107,9 +107,7 @@ def is_quic_maybe(payload: Octets) -> bool:
         return False
     if payload[0] & LONG_HEADER:
         header = parse_long_header(payload)
-        return header is not None and (
-            header.version == VERSION_NEGOTIATION or bool(header.first & FIXED_BIT)
-        )
+        return header is not None and (header.version == VERSION_NEGOTIATION or bool(header.first & FIXED_BIT))
     return is_quic_short_maybe(payload)
 
 
@@ -164,9 +162,7 @@ def is_rtp(payload: Octets) -> bool:
     if len(payload) < 12 or payload[0] & 0xC0 != 0x80:
         return False
     header = parse_long_header(payload)
-    return header is None or not (
-        header.version == VERSION_NEGOTIATION or is_known_version(header.version)
-    )
+    return header is None or not (header.version == VERSION_NEGOTIATION or is_known_version(header.version))
 
 
 def _varint(payload: Octets, at: int) -> tuple[int, int]:
