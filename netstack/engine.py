@@ -78,7 +78,7 @@ class Engine:
         self._verify = verify
         self._trace_drops = trace_drops
         self.timers = TimerQueue()
-        self.tracker = IpTracker(config.tracker, config.limits.tracked_addresses)
+        self.tracker = IpTracker(config.tracker, config.limits)
         self.policy = FirewallPolicy(config, self.tracker)
         self.context = Context(
             config=config,
@@ -217,7 +217,7 @@ class Engine:
         """Take over policy settings and mode; live flows are judged again, the rest needs a new engine."""
         self.config = self.context.config = config
         self.policy.reconfigure(config)
-        self.tracker.reconfigure(config.tracker)
+        self.tracker.reconfigure(config.tracker, config.limits)
         self.tcp.cut_blocked(now)
         self.flush(now)
 
