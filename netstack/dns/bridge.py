@@ -1,0 +1,273 @@
+"""The DNS bridge: between the apps' queries and the resolver, with the tracker in the middle.
+
+Responsible for: matching answers to queries, coalescing retransmissions, the time limit, an answer for every
+query (SERVFAIL at the latest), leases before answers leave, truncation for UDP.
+Refuses to know: how the upstream is asked (`upstream/`), packets and streams (`forward/`), leases' rules.
+RFCs: 1035, 5452 (matching), 5625 (proxies), 6891, 7766, 2308.
+
+A query is known by flow, id and question together; the upstream id is the resolver's own. Nothing here
+waits: a query that gets no answer costs one table entry until its time is over, and the table is capped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum
+from typing import Protocol
+
+from netstack.config import DnsConfig, LimitsConfig
+from netstack.core.drops import DropReason
+from netstack.core.events import EventSink, QueryAnswered, QueryFailed
+from netstack.core.flow import FiveTuple
+from netstack.core.ports import Entropy, Resolver
+from netstack.core.stats import Stats
+from netstack.dns.filter import AddressBook, Answer, admit, read_answer
+from netstack.dns.message import (
+    HEADER_SIZE,
+    MAX_MESSAGE,
+    TC,
+    Query,
+    Question,
+    Rcode,
+    error_without_question,
+    is_answer_to,
+    nodata,
+    nxdomain,
+    parse_query,
+    rcode_name,
+    refused,
+    servfail,
+    truncated,
+    type_name,
+    with_identity,
+)
+
+Reply = Callable[[bytes, float], None]
+
+
+class QueryAction(Enum):
+    """What a rule does with a query instead of asking upstream."""
+
+    REFUSE = "refuse"
+    NXDOMAIN = "nxdomain"
+    NODATA = "nodata"
+    SERVFAIL = "servfail"
+    DROP = "drop"
+
+
+class QueryRules(Protocol):
+    """Judges queries before they are asked."""
+
+    def judge(self, question: Question, flow: FiveTuple, now: float) -> QueryAction | None:
+        """None lets the query pass."""
+
+
+_SYNTHETIC = {
+    QueryAction.REFUSE: refused,
+    QueryAction.NXDOMAIN: nxdomain,
+    QueryAction.NODATA: nodata,
+    QueryAction.SERVFAIL: servfail,
+}
+
+
+@dataclass(slots=True, eq=False)
+class _Pending:
+    """A query that was asked upstream."""
+
+    query: Query
+    flow: FiveTuple
+    reply: Reply
+    identity: tuple[FiveTuple, int, bytes]
+    asked_at: float
+    deadline: float
+    limit: int  # octets of the largest answer
+
+
+class DnsBridge:
+    """All queries of one engine: a ResolverOwner and a TimerOwner."""
+
+    __slots__ = (
+        "_by_identity", "_config", "_emit", "_entropy", "_limits", "_pending", "_resolver", "_stats", "_token",
+        "_tracker", "rules", "timer_at",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        resolver: Resolver,
+        tracker: AddressBook,
+        config: DnsConfig,
+        limits: LimitsConfig,
+        stats: Stats,
+        emit: EventSink,
+        entropy: Entropy,
+        *,
+        rules: QueryRules | None = None,
+    ) -> None:
+        """The caller starts `resolver` with this bridge as its owner."""
+        self._resolver = resolver
+        self._tracker = tracker
+        self._config = config
+        self._limits = limits
+        self._stats = stats
+        self._emit = emit
+        self._entropy = entropy
+        self._pending: dict[int, _Pending] = {}  # by token; in order of deadline, for all wait equally long
+        self._by_identity: dict[tuple[FiveTuple, int, bytes], _Pending] = {}
+        self._token = 0
+        self.rules = rules
+        self.timer_at: float | None = None
+
+    def __len__(self) -> int:
+        return len(self._pending)
+
+    # --- from the apps ---
+
+    def ask(
+        self,
+        flow: FiveTuple,
+        message: bytes,
+        now: float,
+        reply: Reply,
+        *,
+        over_tcp: bool = False,
+        udp_limit: int = MAX_MESSAGE,
+    ) -> bool:
+        """A query of `flow`. `reply(answer, now)` is called once, maybe before this returns.
+
+        `udp_limit` is what fits the tunnel's MTU; ignored over TCP. False when `reply` will not be called: for
+        what must not be answered (a response, octets without a header, a query that a rule drops) and for a
+        retransmission of a query that is pending.
+        """
+        stats = self._stats
+        if len(message) < HEADER_SIZE:
+            stats.drops[DropReason.DNS_MALFORMED] += 1
+            return False
+        if message[2] & 0x80:  # answering a response would let two servers talk for ever
+            stats.drops[DropReason.DNS_UNEXPECTED_ANSWER] += 1
+            return False
+        query = parse_query(message)
+        if isinstance(query, Rcode):
+            stats.drops[DropReason.DNS_MALFORMED] += 1
+            reply(error_without_question(message, query), now)
+            return True
+        identity = (flow, query.id, query.question.folded)
+        if identity in self._by_identity:
+            return False
+        stats.dns_queries += 1
+        if self.rules is not None:
+            action = self.rules.judge(query.question, flow, now)
+            if action is not None:
+                return self._act(action, query, flow, reply, now)
+        if len(self._pending) >= self._limits.dns_pending:
+            stats.drops[DropReason.DNS_TABLE_FULL] += 1
+            self._fail(query, flow, reply, "table-full", now)
+            return True
+        limit = MAX_MESSAGE
+        if not over_tcp:
+            limit = max(512, min(query.udp_size, self._config.udp_size, udp_limit))
+        pending = _Pending(query, flow, reply, identity, now, now + self._config.timeout, limit)
+        self._token += 1
+        token = self._token
+        self._pending[token] = pending
+        self._by_identity[identity] = pending
+        stats.dns_pending = len(self._pending)
+        self._resolver.query(token, message, now, over_tcp)
+        return True
+
+    def _act(self, action: QueryAction, query: Query, flow: FiveTuple, reply: Reply, now: float) -> bool:
+        if action is QueryAction.DROP:
+            self._stats.drops[DropReason.POLICY_RULE] += 1
+            return False
+        answer = _SYNTHETIC[action](query)
+        self._answered(query, flow, answer[3] & 0xF, (), 0.0, now)
+        reply(answer, now)
+        return True
+
+    # --- from the resolver ---
+
+    def on_answer(self, token: int, message: bytes, now: float) -> None:
+        """The resolver's answer; checked again here, for what passes opens addresses."""
+        pending = self._take(token)
+        if pending is None:
+            self._stats.drops[DropReason.DNS_LATE_ANSWER] += 1
+            return
+        query = pending.query
+        if not is_answer_to(message, query.id, query.question):
+            self._stats.drops[DropReason.DNS_UNEXPECTED_ANSWER] += 1
+            self._fail(query, pending.flow, pending.reply, "unexpected", now)
+            return
+        answer = read_answer(message, query.question)
+        if answer is None:
+            self._stats.drops[DropReason.DNS_MALFORMED] += 1
+            self._fail(query, pending.flow, pending.reply, "malformed", now)
+            return
+        addresses = admit(answer, query.question.name, self._tracker, now) if answer.addresses else ()
+        self._answered(query, pending.flow, answer.rcode, addresses, now - pending.asked_at, now)
+        pending.reply(self._fitted(pending, message, answer), now)
+
+    def _fitted(self, pending: _Pending, message: bytes, answer: Answer) -> bytes:
+        """The answer as the client may have it: its own id and question, cut to its size with TC."""
+        if len(message) > pending.limit or answer.flags & TC:
+            return truncated(pending.query, message, answer.opt)
+        return with_identity(pending.query, message)
+
+    def on_failure(self, token: int, why: str, now: float) -> None:
+        """No answer will come from the resolver."""
+        pending = self._take(token)
+        if pending is not None:
+            self._fail(pending.query, pending.flow, pending.reply, why, now)
+
+    def _take(self, token: int) -> _Pending | None:
+        pending = self._pending.pop(token, None)
+        if pending is not None:
+            del self._by_identity[pending.identity]
+            self._stats.dns_pending = len(self._pending)
+        return pending
+
+    def _answered(
+        self, query: Query, flow: FiveTuple, rcode: int, addresses: tuple[str, ...], elapsed: float, now: float
+    ) -> None:
+        self._stats.dns_answers += 1
+        question = query.question
+        self._emit(
+            QueryAnswered(now, flow, question.name, type_name(question.type), rcode_name(rcode), addresses, elapsed)
+        )
+
+    def _fail(self, query: Query, flow: FiveTuple, reply: Reply, why: str, now: float) -> None:
+        self._stats.dns_failures += 1
+        self._emit(QueryFailed(now, flow, query.question.name, type_name(query.question.type), why))
+        reply(servfail(query), now)
+
+    # --- time and change ---
+
+    def next_timeout(self) -> float | None:
+        """The oldest query's deadline."""
+        for pending in self._pending.values():
+            return pending.deadline
+        return None
+
+    def on_timeout(self, now: float) -> None:
+        """SERVFAIL for every query whose time is over."""
+        due = []
+        for token, pending in self._pending.items():
+            if pending.deadline > now:
+                break
+            due.append(token)
+        for token in due:
+            self._resolver.cancel(token)
+            self.on_failure(token, "timeout", now)
+
+    def reconfigure(self, config: DnsConfig, limits: LimitsConfig) -> None:
+        """New settings for the queries to come."""
+        self._config = config
+        self._limits = limits
+
+    def network_changed(self, now: float) -> None:
+        """Nothing is bound to a network here; the resolver asks again what is pending.
+
+        Deadlines stay: an app's patience does not know of the change.
+        """
+
+
+__all__ = ["DnsBridge", "QueryAction", "QueryRules", "Reply"]
