@@ -1,8 +1,7 @@
-"""``python -m netstack``: the command line."""
+"""``python -m netstack``: the same as the `netstack` command."""
 
 import sys
 
 from netstack.cli import main
 
-if __name__ == "__main__":
-    sys.exit(main())
+sys.exit(main())

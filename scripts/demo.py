@@ -21,30 +21,25 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 CAPTURE = "examples/first-look.pcap"
-NETSTACK = Path(sys.executable).with_name("netstack")
-RESOLVER = ("127.0.0.1", 5354)  # the default of dns.servers
+RESOLVER = "127.0.0.1:5354"
 NAMES = {"example.com.": ("198.51.100.10", "2001:db8::10")}
 HARD_CODED = "198.51.100.20"
-FETCH = "import urllib.request as r; print(r.urlopen('http://{}/', timeout=8).read().decode(), end='')"
-TRY_BOTH = f"""
-import socket
-for where in ("example.com", "{HARD_CODED}"):
-    try:
-        socket.create_connection((where, 80), 5).close()
-        print(f"{{where:15}} connected")
-    except OSError as problem:
-        print(f"{{where:15}} {{problem}}")
-"""
+PROGRAMS = [
+    ["python", "examples/fetch.py", "example.com"],
+    ["curl", "-sS", "--max-time", "8", "http://example.com/"],
+    ["dig", "+noall", "+answer", "example.com", "A", "example.com", "AAAA"],
+    ["ping", "-c", "1", "-q", "example.com"],
+]
 
 say = functools.partial(print, flush=True)
 
 
 def show(*command: str) -> int:
     """Run a command as a reader would type it, under its own line."""
-    shown = [f'"{word}"' if " " in word or "\n" in word else word for word in command]
-    say(f"\n$ {' '.join(shown)}")
-    program = str(NETSTACK) if command[0] == "netstack" else command[0]
-    return subprocess.run([program, *command[1:]], cwd=ROOT, check=False).returncode
+    say(f"\n$ {' '.join(command)}")
+    place = {"netstack": [sys.executable, "-m", "netstack"], "python": [sys.executable]}
+    words = [word for shown in command for word in place.get(shown, [shown])]
+    return subprocess.run(words, cwd=ROOT, check=False).returncode
 
 
 # --- part one ---
@@ -136,7 +131,7 @@ def serve() -> None:
             netlink.add_address("lo", address)
     web = Server6(("::", 80), Page)
     resolver = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-    resolver.bind(RESOLVER)
+    resolver.bind(("127.0.0.1", 5354))
     threading.Thread(target=web.serve_forever, daemon=True).start()
     threading.Thread(target=answer_queries, args=(resolver,), daemon=True).start()
 
@@ -144,15 +139,17 @@ def serve() -> None:
 def inside() -> int:
     """The live part, in a namespace where its servers are all there is."""
     serve()
-    python = sys.executable
-    failed = show("netstack", "exec", "--", python, "-c", FETCH.format("example.com"))
-    if shutil.which("curl"):
-        failed |= show("netstack", "exec", "--", "curl", "-sS", "--max-time", "8", "http://example.com/")
-    if shutil.which("dig"):
-        failed |= show("netstack", "exec", "--", "dig", "+noall", "+answer", "example.com", "A", "example.com", "AAAA")
-    say("\nA name opens its address; an address that no answer named stays shut, though its server is up:")
-    failed |= show("netstack", "exec", "--", python, "-c", TRY_BOTH)
-    return failed
+    failed = 0
+    for program in PROGRAMS:
+        if program[0] == "python" or shutil.which(program[0]):
+            failed |= show("netstack", "exec", "--dns", RESOLVER, "--", *program)
+        else:
+            say(f"\n({program[0]} is not installed here)")
+    say("\nA name opens its address; one that no answer named stays shut, though its server is up. With -v the engine")
+    say("says what it decided, on standard error:")
+    return failed | show(
+        "netstack", "exec", "-v", "--dns", RESOLVER, "--", "python", "examples/fetch.py", "example.com", HARD_CODED
+    )
 
 
 def live() -> int:
