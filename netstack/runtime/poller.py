@@ -133,6 +133,8 @@ class EnginePoller(selectors.BaseSelector):
         if found.socket is _TUNNEL:
             served.on_tunnel_readable(now)
             return
+        if mask & _ERR and hasattr(found.socket, "error_pending"):
+            found.socket.error_pending = True
         if mask & ~_OUT and found.mask & _IN:
             served.on_readable(found.socket, now)
         if mask & ~_IN and found.mask & _OUT and self._watched.get(fd) is found:

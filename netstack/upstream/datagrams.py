@@ -8,6 +8,7 @@ RFCs: 768, 792, 4443; Linux ip(7) IP_RECVERR, icmp(7).
 from __future__ import annotations
 
 import errno
+import os
 import socket
 import struct
 import sys
@@ -47,7 +48,8 @@ class DatagramError:
 class UdpSocket:
     """An unconnected UDP socket of one family."""
 
-    __slots__ = ("_family", "_fd", "_from", "_interest", "_poller", "_socket", "_to", "owner")
+    __slots__ = ("_family", "_fd", "_from", "_interest", "_kept", "_poller", "_socket", "_to",
+                 "error_pending", "owner")  # fmt: skip
 
     def __init__(self, sock: socket.socket, poller: Poller, owner: SocketOwner) -> None:
         self.owner = owner
@@ -56,6 +58,8 @@ class UdpSocket:
         self._poller = poller
         self._fd = sock.fileno()
         self._interest = 0
+        self._kept: DatagramError | None = None
+        self.error_pending = False  # set by the poller too: the error queue is not worth a call for each datagram
         # Most sockets speak with one peer: making both forms of its address for each datagram would cost as much
         # as sending it.
         self._to: dict[Endpoint, tuple[str, int]] = {}
@@ -79,22 +83,47 @@ class UdpSocket:
             if len(self._to) >= _KNOWN:
                 self._to.clear()
             address = self._to[destination] = to_sockaddr(destination)
-        self._socket.sendto(octets, address)
+        try:
+            self._socket.sendto(octets, address)
+        except OSError as problem:
+            if problem.errno == errno.EAGAIN:
+                raise
+            # It may be about an earlier datagram: the kernel reports that once, on any call. Then this one can go.
+            self.error_pending = True
+            self._socket.sendto(octets, address)
 
     def recvfrom(self) -> tuple[bytes, Endpoint]:
         """As `DatagramSocket.recvfrom`."""
-        octets, address = self._socket.recvfrom(_LARGEST)
+        octets, address = self._receive()
         return octets, self._endpoint(address)
+
+    def _receive(self) -> tuple[bytes, Any]:
+        try:
+            return self._socket.recvfrom(_LARGEST)
+        except OSError as problem:
+            if problem.errno != errno.EAGAIN:
+                self.error_pending = True
+                raise
+            # A socket with kept errors polls as ready for ever: whoever reads it must learn of them.
+            if not self.error_pending:
+                raise
+            self._kept = self.recv_error()
+            if self._kept is None:
+                raise
+            raise OSError(self._kept.errno, os.strerror(self._kept.errno)) from None
 
     def recv_error(self) -> DatagramError | None:
         """As `DatagramSocket.recv_error`; always None where there is no error queue (not Linux)."""
-        while _LINUX:
+        if self._kept is not None:
+            kept, self._kept = self._kept, None
+            return kept
+        while _LINUX and self.error_pending:
             try:
                 octets, ancillary, _, address = self._socket.recvmsg(_LARGEST, 512, _MSG_ERRQUEUE)
             except OSError as problem:
                 # A pending error of the socket itself is raised (and cleared) by any call; it is in the queue too.
                 if problem.errno in (errno.EAGAIN, errno.EBADF):
-                    return None
+                    self.error_pending = False
                 continue
             for level, kind, data in ancillary:
                 if (level, kind) in ((socket.IPPROTO_IP, _IP_RECVERR), (socket.IPPROTO_IPV6, _IPV6_RECVERR)):
@@ -140,7 +169,7 @@ class EchoSocket(UdpSocket):
 
     def recvfrom(self) -> tuple[bytes, Endpoint]:
         """As `DatagramSocket.recvfrom`: a whole ICMP message."""
-        octets, address = self._socket.recvfrom(_LARGEST)
+        octets, address = self._receive()
         if not _LINUX and self._family == socket.AF_INET:  # Darwin leaves the IP header in front
             octets = octets[(octets[0] & 15) * 4 :]
         return octets, Endpoint(self._endpoint(address).address, 0)
@@ -171,7 +200,7 @@ class RawEchoSocket(UdpSocket):
     def recvfrom(self) -> tuple[bytes, Endpoint]:
         """As `DatagramSocket.recvfrom`; replies to other identifiers are passed over."""
         while True:
-            octets, address = self._socket.recvfrom(_LARGEST)
+            octets, address = self._receive()
             if self._family == socket.AF_INET:
                 octets = octets[(octets[0] & 15) * 4 :]
             if self._is_ours(octets):

@@ -95,7 +95,7 @@ class SocketDialer:
     def _datagram(self, version: int, kind: int, protocol: int) -> socket.socket:
         sock = self._open(_FAMILY[version], kind, protocol)
         try:
-            if version == 6:
+            if version == 6 and kind == socket.SOCK_DGRAM:
                 sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
             ask_for_errors(sock)
         except OSError as problem:

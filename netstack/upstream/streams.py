@@ -82,16 +82,6 @@ class SocketStream:
             self._interest = 0
             self._socket.close()
 
-    def is_alive(self) -> bool:
-        """As `Stream.is_alive`: whether this host still has the address that the connection was made from."""
-        try:
-            address = self._socket.getsockname()
-            with socket.socket(self._socket.family, socket.SOCK_DGRAM) as probe:
-                probe.bind((address[0], 0, *address[2:]))
-        except OSError:
-            return False
-        return True
-
     def abort(self) -> None:
         """As `Stream.abort`."""
         if self._fd >= 0:
