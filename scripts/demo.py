@@ -77,6 +77,11 @@ def namespace() -> list[str]:
     return ["unshare", *own_user, "--net"]
 
 
+def network_namespace() -> str:
+    """What tells one network namespace from another."""
+    return os.readlink("/proc/self/ns/net")
+
+
 class Page(http.server.BaseHTTPRequestHandler):
     """One page for any address."""
 
@@ -136,8 +141,10 @@ def serve() -> None:
     threading.Thread(target=answer_queries, args=(resolver,), daemon=True).start()
 
 
-def inside() -> int:
-    """The live part, in a namespace where its servers are all there is."""
+def inside(host: str) -> int:
+    """The live part, in a namespace that is not the `host`'s, where its servers are all there is."""
+    if network_namespace() == host:
+        sys.exit("demo: this is no namespace of its own, and the host's addresses are not to be touched")
     serve()
     failed = 0
     for program in PROGRAMS:
@@ -159,8 +166,9 @@ def live() -> int:
     if reason:
         say(f"Not on this machine: {reason}.")
         return 0
-    return subprocess.run([*namespace(), sys.executable, __file__, "--inside"], cwd=ROOT, check=False).returncode
+    command = [*namespace(), sys.executable, __file__, "--inside", network_namespace()]
+    return subprocess.run(command, cwd=ROOT, check=False).returncode
 
 
 if __name__ == "__main__":
-    sys.exit(inside() if sys.argv[1:] == ["--inside"] else replay() or live())
+    sys.exit(inside(sys.argv[2]) if sys.argv[1:2] == ["--inside"] else replay() or live())
