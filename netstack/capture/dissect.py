@@ -1,0 +1,216 @@
+"""Lenient reading of captured headers: whatever is there is told, nothing is refused.
+
+Responsible for: the outermost IP header of a frame and the transport header right above it.
+Refuses to know: whether the packet is acceptable (`wire/` and the codecs judge that), inner headers of tunnels and
+of ICMP errors, reassembly.
+RFCs: 791, 8200, 4302 (headers), 9293 3.1, 768.
+
+A capture holds half packets and broken ones. The engine drops those with a reason; an account of the capture has to
+say what they are all the same, and each layer counts as present once the layer under it announced it.
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+
+from netstack.core.flow import ICMP, ICMPV6, TCP, UDP
+
+NOTHING = -1
+"""`IpHeader.protocol` where no transport can be told: cut short, contradictory, or a later fragment."""
+
+_V4 = struct.Struct("!BBHHHBBH4s4s")
+_V6 = struct.Struct("!IHBB16s16s")
+_TCP = struct.Struct("!HHIIHHHH")
+_UDP = struct.Struct("!HHHH")
+
+_HOP_BY_HOP, _ROUTING, _FRAGMENT, _AH, _NO_NEXT, _DESTINATION = 0, 43, 44, 51, 59, 60
+_EXTENSIONS = frozenset((_HOP_BY_HOP, _ROUTING, _FRAGMENT, _AH, _DESTINATION))
+_LONGEST_CHAIN = 64
+
+
+@dataclass(slots=True)
+class IpHeader:
+    """One IP header as far as it was captured.
+
+    `at` is the transport's offset in the frame, `end` where the captured part of the IP packet ends, and `size`
+    how many octets of transport the header announces. `source` is empty when the addresses were not captured.
+    """
+
+    version: int
+    start: int
+    source: bytes = b""
+    destination: bytes = b""
+    protocol: int = NOTHING
+    at: int = 0
+    end: int = 0
+    size: int = 0
+    fragment: bool = False
+    extensions: bool = False
+    fragment_header: bool = False
+
+    @property
+    def whole(self) -> bool:
+        """All octets that the header announces were captured."""
+        return self.end - self.at >= self.size
+
+
+def read_ip(frame: bytes, version: int, start: int, length: int) -> IpHeader:
+    """The header at `start`; `length` is that of the frame on the wire."""
+    return _read_v4(frame, start, length) if version == 4 else _read_v6(frame, start)
+
+
+def _read_v4(frame: bytes, start: int, length: int) -> IpHeader:
+    header = IpHeader(4, start)
+    if start + 20 > len(frame):
+        return header
+    first, _, total, _, where, _, protocol, _, source, destination = _V4.unpack_from(frame, start)
+    header.source, header.destination = source, destination
+    offset = where & 0x1FFF
+    header.fragment = bool(offset or where & 0x2000)
+    header_length = (first & 15) * 4
+    if first >> 4 != 4 or header_length < 20 or start + header_length > len(frame):
+        return header
+    if total == 0:  # the sender left it to its network card (TCP segmentation offload)
+        total = max(length, len(frame)) - start
+    if total < header_length:
+        return header
+    header.at = start + header_length
+    header.end = min(len(frame), start + total)
+    header.size = total - header_length
+    if not offset:
+        header.protocol = protocol
+    return header
+
+
+def _read_v6(frame: bytes, start: int) -> IpHeader:
+    header = IpHeader(6, start)
+    if start + 40 > len(frame):
+        return header
+    _, payload, kind, _, source, destination = _V6.unpack_from(frame, start)
+    header.source, header.destination = source, destination
+    if payload == 0 and kind == _HOP_BY_HOP:
+        payload = _jumbo(frame, start + 40)
+    at, end = start + 40, min(len(frame), start + 40 + payload)
+    for _ in range(_LONGEST_CHAIN):
+        if kind not in _EXTENSIONS:
+            break
+        header.extensions = header.extensions or kind != _AH
+        header.fragment_header = header.fragment_header or kind == _FRAGMENT
+        if at + 8 > end:
+            return header
+        follows = frame[at]
+        size = 8 if kind == _FRAGMENT else (frame[at + 1] + 2) * 4 if kind == _AH else (frame[at + 1] + 1) * 8
+        if at + size > end:
+            return header
+        if kind == _FRAGMENT:
+            where = frame[at + 2] << 8 | frame[at + 3]
+            header.fragment = header.fragment or bool(where & 0xFFF9)
+            if where & 0xFFF8:
+                return header
+        kind, at = follows, at + size
+    header.at, header.end = at, end
+    header.size = start + 40 + payload - at
+    if kind != _NO_NEXT:
+        header.protocol = kind
+    return header
+
+
+def _jumbo(frame: bytes, at: int) -> int:
+    """Payload length from a jumbo option right at the start of a hop-by-hop header (RFC 2675), else 0."""
+    if at + 8 > len(frame) or frame[at + 2] != 0xC2 or frame[at + 3] != 4:
+        return 0
+    return int.from_bytes(frame[at + 4 : at + 8], "big")
+
+
+@dataclass(slots=True)
+class TcpFields:
+    """A TCP header as captured. `size` is the payload on the wire, ``frame[at:end]`` what was captured of it.
+
+    `mss`, `wscale` are None without the option. `broken` marks a data offset that cannot be.
+    """
+
+    source_port: int
+    destination_port: int
+    seq: int
+    ack: int
+    flags: int
+    window: int
+    at: int
+    end: int
+    size: int
+    mss: int | None = None
+    wscale: int | None = None
+    sack_permitted: bool = False
+    timestamps: bool = False
+    broken: bool = False
+    sack_blocks: bool = False
+
+
+def read_tcp(frame: bytes, ip: IpHeader) -> TcpFields | None:
+    """The segment of `ip`, None when not enough of its header was captured to tell the flow and flags."""
+    at = ip.at
+    if at + 16 > ip.end:
+        return None
+    sport, dport, seq, ack, flags, window = struct.unpack_from("!HHIIHH", frame, at)
+    header_length = (flags >> 12) * 4
+    fields = TcpFields(sport, dport, seq, ack, flags & 0xFF, window, ip.end, ip.end, 0)
+    if header_length < 20 or header_length > ip.size:
+        fields.broken = True
+        return fields
+    fields.at = min(at + header_length, ip.end)
+    fields.size = ip.size - header_length
+    _read_options(frame, at + 20, fields.at, fields)
+    return fields
+
+
+def _read_options(frame: bytes, at: int, end: int, fields: TcpFields) -> None:
+    while at < end:
+        kind = frame[at]
+        if kind == 0:
+            return
+        if kind == 1:
+            at += 1
+            continue
+        size = frame[at + 1] if at + 1 < end else 0
+        if size < 2 or at + size > end:
+            return
+        if kind == 2 and size == 4:
+            fields.mss = frame[at + 2] << 8 | frame[at + 3]
+        elif kind == 3 and size == 3:
+            fields.wscale = frame[at + 2]
+        elif kind == 4 and size == 2:
+            fields.sack_permitted = True
+        elif kind == 5:
+            fields.sack_blocks = True
+        elif kind == 8 and size == 10:
+            fields.timestamps = True
+        at += size
+
+
+@dataclass(slots=True)
+class UdpFields:
+    """A UDP header as captured; `size` as its length field says, ``frame[at:end]`` what was captured of the payload."""
+
+    source_port: int
+    destination_port: int
+    at: int
+    end: int
+    size: int
+    broken: bool = False
+
+
+def read_udp(frame: bytes, ip: IpHeader) -> UdpFields | None:
+    """The datagram of `ip`, None when its header was not captured."""
+    at = ip.at
+    if at + 8 > ip.end:
+        return None
+    sport, dport, length, _ = _UDP.unpack_from(frame, at)
+    if length == 0 and ip.version == 6:  # jumbogram (RFC 2675 section 4)
+        length = ip.size
+    if length < 8 or (length > ip.size and not ip.fragment):
+        return UdpFields(sport, dport, at + 8, at + 8, max(length - 8, 0), broken=True)
+    return UdpFields(sport, dport, at + 8, min(ip.end, at + length), length - 8)
+
+
+TRANSPORTS = {TCP: "tcp", UDP: "udp", ICMP: "icmp", ICMPV6: "icmpv6"}

@@ -1,0 +1,157 @@
+"""What DNS messages in a capture say, as far as they can be read.
+
+Responsible for: header, questions and the answer section of messages, whole or broken; messages in a TCP stream.
+Refuses to know: whether an answer deserves belief (`dns/` decides that), mDNS, LLMNR, encrypted DNS.
+RFCs: 1035 (format), 7766 (framing over TCP), 3596 (AAAA).
+
+A broken message is told up to where it breaks: in an account of a capture half an answer is a fact too. Names are
+shown as text: labels joined by dots, no dot at the end, ``<Root>`` for the root, unprintable octets as ``\\DDD``.
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass, field
+
+from netstack.core.flow import format_address
+
+A, CNAME, AAAA = 1, 5, 28
+_HEADER = struct.Struct("!HHHHHH")
+_MOST_POINTERS = 128
+_LONGEST_NAME = 255
+_MOST_RECORDS = 2048  # a message of 65,535 octets has room for some 4,000 of the shortest; honest ones hold few
+
+
+@dataclass(slots=True)
+class Record:
+    """One resource record of the answer section. `value` is the text of an address or alias, "" for other types."""
+
+    name: str
+    type: int
+    ttl: int
+    value: str = ""
+
+
+@dataclass(slots=True)
+class DnsMessage:
+    """One message as far as it could be read; `broken` when it ended before what its counts promise."""
+
+    id: int
+    response: bool
+    truncated: bool
+    rcode: int
+    counts: tuple[int, int, int, int] = (0, 0, 0, 0)
+    queries: list[tuple[str, int]] = field(default_factory=list)
+    answers: list[Record] = field(default_factory=list)
+    broken: bool = False
+
+
+def read_message(octets: bytes) -> DnsMessage | None:
+    """The message in `octets`; None when not even its flags are there."""
+    if len(octets) < 4:
+        return None
+    ident, flags = octets[0] << 8 | octets[1], octets[2] << 8 | octets[3]
+    message = DnsMessage(ident, bool(flags & 0x8000), bool(flags & 0x0200), flags & 15)
+    if len(octets) < 12:
+        message.broken = True
+        return message
+    message.counts = _HEADER.unpack_from(octets)[2:]
+    at: int | None = 12
+    for _ in range(min(message.counts[0], _MOST_RECORDS)):
+        at = _read_question(octets, at, message)
+        if at is None:
+            break
+    else:
+        for _ in range(min(message.counts[1], _MOST_RECORDS)):
+            at = _read_record(octets, at, message)
+            if at is None:
+                break
+    message.broken = at is None
+    return message
+
+
+def _read_question(octets: bytes, at: int, message: DnsMessage) -> int | None:
+    name, at = read_name(octets, at)
+    if at + 2 > len(octets):
+        return None
+    message.queries.append((name, octets[at] << 8 | octets[at + 1]))
+    return at + 4 if at + 4 <= len(octets) else None
+
+
+def _read_record(octets: bytes, at: int, message: DnsMessage) -> int | None:
+    name, at = read_name(octets, at)
+    if at + 10 > len(octets):
+        return None
+    kind, _, ttl, size = struct.unpack_from("!HHIH", octets, at)
+    at += 10
+    record = Record(name, kind, ttl)
+    message.answers.append(record)
+    if at + size > len(octets):
+        return None
+    if (kind == A and size == 4) or (kind == AAAA and size == 16):
+        record.value = format_address(octets[at : at + size])
+    elif kind == CNAME and size:
+        record.value = read_name(octets, at)[0]
+    return at + size
+
+
+def read_name(octets: bytes, at: int) -> tuple[str, int]:
+    """A name as text and the offset behind it. Never fails: a broken name ends where it breaks, or says so."""
+    labels: list[str] = []
+    behind = -1
+    used = 0
+    for _ in range(_MOST_POINTERS):
+        if at >= len(octets):
+            return ".".join(labels) or "<Root>", len(octets) + 1
+        size = octets[at]
+        if size == 0:
+            return ".".join(labels) or "<Root>", at + 1 if behind < 0 else behind
+        if size & 0xC0 == 0xC0:
+            if at + 2 > len(octets):
+                return ".".join(labels), len(octets) + 1
+            if behind < 0:
+                behind = at + 2
+            at = (size & 0x3F) << 8 | octets[at + 1]
+            continue
+        if size & 0xC0:
+            return "<Unknown extended label>", at + 1 if behind < 0 else behind
+        used += size + 1
+        if used > _LONGEST_NAME:
+            return "<Name too long>", at + 1 if behind < 0 else behind
+        labels.append(_text(octets[at + 1 : at + 1 + size]))
+        at += 1 + size
+    return "<Name contains a pointer that loops>", behind if behind >= 0 else at
+
+
+def _text(label: bytes) -> str:
+    if label.isascii() and label.decode("ascii").isprintable():
+        return label.decode("ascii")
+    return "".join(chr(c) if 32 < c < 127 else f"\\{c:03}" if c < 128 else "\ufffd" for c in label)
+
+
+class MessageFraming:
+    """Cuts one direction of a TCP stream into DNS messages: two octets of length, then the message."""
+
+    __slots__ = ("_held",)
+
+    def __init__(self) -> None:
+        self._held = bytearray()
+
+    def feed(self, octets: bytes) -> list[bytes]:
+        """The messages that are whole now."""
+        held = self._held
+        held += octets
+        done = []
+        at = 0
+        while at + 2 <= len(held):
+            end = at + 2 + (held[at] << 8 | held[at + 1])
+            if end > len(held):
+                break
+            done.append(bytes(held[at + 2 : end]))
+            at = end
+        del held[:at]
+        return done
+
+    def lost(self) -> None:
+        """Octets are missing: whatever comes next is taken for the start of a message."""
+        self._held.clear()
