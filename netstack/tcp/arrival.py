@@ -223,7 +223,7 @@ class Arrival:
             return
         # first: the sequence number
         if not recv.is_acceptable(position, length) and not self._may_still_acknowledge(position, length):
-            self._unacceptable(segment, position, length, now)
+            self._unacceptable(segment, position, now)
             return
         # fourth (third is security): SYN was handled above; fifth: the ACK
         if not flags & ACK:
@@ -242,7 +242,7 @@ class Arrival:
         recv = self._recv
         return length > 0 and position == recv.nxt and recv.edge <= recv.nxt
 
-    def _unacceptable(self, segment: Segment, position: int, length: int, now: float) -> None:
+    def _unacceptable(self, segment: Segment, position: int, now: float) -> None:
         """Old octets, octets beyond the window, keep-alives: an ACK says what is expected."""
         recv = self._recv
         self._last_received = now
@@ -402,7 +402,8 @@ class Arrival:
         """3.10.7.4 seventh and eighth check."""
         recv = self._recv
         if self.state not in MAY_RECEIVE:  # after its FIN an app has nothing to say
-            self._unacceptable(segment, position, 1, now)
+            self._drop(DropReason.TCP_OUT_OF_WINDOW)
+            self._ack_now()
             return
         payload = segment.payload
         stop = position + len(payload)

@@ -86,6 +86,9 @@ class Arriving(Stimulus):
     nsegs: int = 1
     new_connection: dict[str, Any] | None = None  # of a SYN: what it offers
 
+    def __str__(self) -> str:
+        return f"flags {self.flags:#x} seq {self.seq} ack {self.ack} {self.payload!r:.40} win {self.win}"
+
 
 @dataclass
 class Verb(Stimulus):
@@ -93,6 +96,9 @@ class Verb(Stimulus):
 
     name: str = ""
     arguments: tuple[Any, ...] = ()
+
+    def __str__(self) -> str:
+        return f"{self.name}{self.arguments!r:.60}"
 
 
 @dataclass
