@@ -14,6 +14,7 @@ import http.server
 import os
 import shutil
 import socket
+import struct
 import subprocess
 import sys
 import threading
@@ -22,7 +23,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 CAPTURE = "examples/first-look.pcap"
 RESOLVER = "127.0.0.1:5354"
-NAMES = {"example.com.": ("198.51.100.10", "2001:db8::10")}
+SITE, SITE6 = "198.51.100.10", "2001:db8::10"
+NAMES = {b"\7example\3com\0": {1: socket.inet_aton(SITE), 28: socket.inet_pton(socket.AF_INET6, SITE6)}}  # A, AAAA
 HARD_CODED = "198.51.100.20"
 PROGRAMS = [
     ["python", "examples/fetch.py", "example.com"],
@@ -105,25 +107,22 @@ class Server6(http.server.ThreadingHTTPServer):
 
 def answer_queries(server: socket.socket) -> None:
     """A resolver that knows one name; every other does not exist."""
-    import dns.flags
-    import dns.message
-    import dns.rcode
-    import dns.rdatatype
-    import dns.rrset
-
     while True:
-        octets, sender = server.recvfrom(4096)
-        query = dns.message.from_wire(octets)
-        reply = dns.message.make_response(query, recursion_available=True)
-        question = query.question[0]
-        known = NAMES.get(question.name.to_text())
-        if known is None:
-            reply.set_rcode(dns.rcode.NXDOMAIN)
-        else:
-            wanted = {dns.rdatatype.A: known[0], dns.rdatatype.AAAA: known[1]}.get(question.rdtype)
-            if wanted:
-                reply.answer = [dns.rrset.from_text(question.name, 60, "IN", question.rdtype, wanted)]
-        server.sendto(reply.to_wire(), sender)
+        query, sender = server.recvfrom(4096)
+        server.sendto(answer(query), sender)
+
+
+def answer(query: bytes) -> bytes:
+    """The answer to a query without compression: NOERROR with an address, or NXDOMAIN (RFC 1035 4.1)."""
+    end = query.index(b"\0", 12) + 5
+    name, kind = query[12 : end - 4].lower(), int.from_bytes(query[end - 4 : end - 2], "big")
+    records = NAMES.get(name)
+    address = records.get(kind) if records else None
+    flags = 0x8180 if records else 0x8183
+    reply = query[:2] + struct.pack("!HHHHH", flags, 1, 1 if address else 0, 0, 0) + query[12:end]
+    if address:
+        reply += struct.pack("!HHHIH", 0xC00C, kind, 1, 60, len(address)) + address
+    return reply
 
 
 def serve() -> None:
@@ -132,7 +131,7 @@ def serve() -> None:
 
     with Netlink() as netlink:
         netlink.set_up("lo")
-        for address in ("198.51.100.10/32", f"{HARD_CODED}/32", "2001:db8::10/128"):
+        for address in (f"{SITE}/32", f"{HARD_CODED}/32", f"{SITE6}/128"):
             netlink.add_address("lo", address)
     web = Server6(("::", 80), Page)
     resolver = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
