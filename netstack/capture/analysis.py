@@ -81,9 +81,9 @@ class SegmentAnalysis:
                     own.last_ack = ack
         if ack != own.last_ack:
             own.dup_acks = 0
-        if (size or flags & (SYN | FIN)) and not kept_alive:
-            self._judge(own, other, seq, size, time_ns)
         after = (seq + size + (1 if flags & (SYN | FIN) else 0)) & 0xFFFFFFFF
+        if (size or flags & (SYN | FIN)) and not kept_alive:
+            self._judge(own, other, seq, size, after, time_ns)
         if not probe and (not own.next_seq or seq_lt(own.next_seq, after)):
             own.next_seq = after
             own.next_time = time_ns
@@ -103,19 +103,18 @@ class SegmentAnalysis:
         elif flags & ACK and self._established == 1 and self._syn_time >= 0 and not self._first_rtt:
             self._first_rtt = time_ns - self._syn_time
 
-    def _judge(self, own: _Side, other: _Side, seq: int, size: int, time_ns: int) -> None:
+    def _judge(self, own: _Side, other: _Side, seq: int, size: int, after: int, time_ns: int) -> None:
         behind = own.next_seq != 0 and seq_lt(seq, own.next_seq)
         if size > 1 and seq == (own.next_seq - 1) & 0xFFFFFFFF:
             behind = False
-        end = (seq + size) & 0xFFFFFFFF
-        if size and other.last_ack and seq_le(end, other.last_ack):
+        if size and other.last_ack and seq_le((seq + size) & 0xFFFFFFFF, other.last_ack):
             self.tally.retransmissions += 1  # spurious
             return
         if not behind:
             return
         fast = other.dup_acks >= 2 and other.last_ack == seq and time_ns - other.last_ack_time < _FAST_RETRANSMIT_NS
         soon = time_ns - own.next_time < (self._first_rtt or _REORDER_NS)
-        if not fast and soon and own.next_seq != end:
+        if not fast and soon and own.next_seq != after:
             self.tally.out_of_order += 1
         else:
             self.tally.retransmissions += 1

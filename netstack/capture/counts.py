@@ -16,7 +16,7 @@ from netstack.core.packet import ACK, FIN, RST, SYN
 from netstack.wire.checksum import is_transport_valid, is_valid
 
 _QUIC_PORTS = (443, 80)
-_ENCAPSULATED = (4, 41)
+_ENCAPSULATED = {4: 4, 41: 6}
 _ICMP_ERRORS = {ICMP: frozenset((3, 4, 5, 11, 12)), ICMPV6: frozenset((1, 2, 3, 4))}
 
 
@@ -50,13 +50,17 @@ class Counts:
         name = TRANSPORTS.get(header.protocol)
         if name is not None:
             counts[name] += 1
-        if header.protocol in _ENCAPSULATED or self._quotes_ip(frame, header):
+        if self._holds_ip(frame, header):
             counts["with_inner_ip"] += 1
         if header.protocol in (ICMP, ICMPV6):
             self._transport_checksum(frame, header, header.size, 4)
 
     @staticmethod
-    def _quotes_ip(frame: bytes, header: IpHeader) -> bool:
+    def _holds_ip(frame: bytes, header: IpHeader) -> bool:
+        """IP in IP, or an ICMP error that quotes a packet."""
+        inner = _ENCAPSULATED.get(header.protocol)
+        if inner is not None:
+            return header.end > header.at and frame[header.at] >> 4 == inner
         errors = _ICMP_ERRORS.get(header.protocol)
         if errors is None or header.end <= header.at + 8 or frame[header.at] not in errors:
             return False
@@ -110,7 +114,7 @@ class Counts:
         elif header.protocol == ICMP:
             state["good" if is_valid(octets) else "bad"] += 1
         else:
-            good = is_transport_valid(header.source, header.destination, header.protocol, octets[:size])
+            good = is_transport_valid(header.source, header.checksum_destination, header.protocol, octets[:size])
             state["good" if good else "bad"] += 1
 
     def as_dict(self) -> dict[str, int]:

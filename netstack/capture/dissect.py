@@ -26,7 +26,6 @@ _UDP = struct.Struct("!HHHH")
 
 _HOP_BY_HOP, _ROUTING, _FRAGMENT, _AH, _NO_NEXT, _DESTINATION = 0, 43, 44, 51, 59, 60
 _EXTENSIONS = frozenset((_HOP_BY_HOP, _ROUTING, _FRAGMENT, _AH, _DESTINATION))
-_LONGEST_CHAIN = 64
 
 
 @dataclass(slots=True)
@@ -34,7 +33,8 @@ class IpHeader:
     """One IP header as far as it was captured.
 
     `at` is the transport's offset in the frame, `end` where the captured part of the IP packet ends, and `size`
-    how many octets of transport the header announces. `source` is empty when the addresses were not captured.
+    how many octets of transport the header announces and the frame had room for. `source` is empty when the
+    addresses were not captured. `checksum_destination` is the last stop of a routing header (RFC 8200 8.1).
     """
 
     version: int
@@ -48,6 +48,7 @@ class IpHeader:
     fragment: bool = False
     extensions: bool = False
     fragment_header: bool = False
+    checksum_destination: bytes = b""
 
     @property
     def whole(self) -> bool:
@@ -57,7 +58,7 @@ class IpHeader:
 
 def read_ip(frame: bytes, version: int, start: int, length: int) -> IpHeader:
     """The header at `start`; `length` is that of the frame on the wire."""
-    return _read_v4(frame, start, length) if version == 4 else _read_v6(frame, start)
+    return _read_v4(frame, start, length) if version == 4 else _read_v6(frame, start, length)
 
 
 def _read_v4(frame: bytes, start: int, length: int) -> IpHeader:
@@ -65,16 +66,18 @@ def _read_v4(frame: bytes, start: int, length: int) -> IpHeader:
     if start + 20 > len(frame):
         return header
     first, _, total, _, where, _, protocol, _, source, destination = _V4.unpack_from(frame, start)
-    header.source, header.destination = source, destination
+    header.source, header.destination, header.checksum_destination = source, destination, destination
+    header_length = (first & 15) * 4
+    if first >> 4 != 4 or header_length < 20:
+        return header
     offset = where & 0x1FFF
     header.fragment = bool(offset or where & 0x2000)
-    header_length = (first & 15) * 4
-    if first >> 4 != 4 or header_length < 20 or start + header_length > len(frame):
-        return header
+    on_wire = max(length, len(frame)) - start
     if total == 0:  # the sender left it to its network card (TCP segmentation offload)
-        total = max(length, len(frame)) - start
-    if total < header_length:
+        total = on_wire
+    if total < header_length or start + header_length > len(frame):
         return header
+    total = min(total, on_wire)
     header.at = start + header_length
     header.end = min(len(frame), start + total)
     header.size = total - header_length
@@ -83,7 +86,7 @@ def _read_v4(frame: bytes, start: int, length: int) -> IpHeader:
     return header
 
 
-def _read_v6(frame: bytes, start: int) -> IpHeader:
+def _read_v6(frame: bytes, start: int, length: int) -> IpHeader:
     header = IpHeader(6, start)
     if start + 40 > len(frame):
         return header
@@ -91,11 +94,12 @@ def _read_v6(frame: bytes, start: int) -> IpHeader:
     header.source, header.destination = source, destination
     if payload == 0 and kind == _HOP_BY_HOP:
         payload = _jumbo(frame, start + 40)
+    payload = min(payload, max(length, len(frame)) - start - 40)
     at, end = start + 40, min(len(frame), start + 40 + payload)
-    for _ in range(_LONGEST_CHAIN):
-        if kind not in _EXTENSIONS:
-            break
-        header.extensions = header.extensions or kind != _AH
+    header.end = end
+    header.checksum_destination = destination
+    while kind in _EXTENSIONS:  # each is at least 8 octets long
+        header.extensions = True
         header.fragment_header = header.fragment_header or kind == _FRAGMENT
         if at + 8 > end:
             return header
@@ -108,8 +112,10 @@ def _read_v6(frame: bytes, start: int) -> IpHeader:
             header.fragment = header.fragment or bool(where & 0xFFF9)
             if where & 0xFFF8:
                 return header
+        elif kind == _ROUTING:
+            header.checksum_destination = _final_destination(frame, at, size) or header.checksum_destination
         kind, at = follows, at + size
-    header.at, header.end = at, end
+    header.at = at
     header.size = start + 40 + payload - at
     if kind != _NO_NEXT:
         header.protocol = kind
@@ -117,10 +123,29 @@ def _read_v6(frame: bytes, start: int) -> IpHeader:
 
 
 def _jumbo(frame: bytes, at: int) -> int:
-    """Payload length from a jumbo option right at the start of a hop-by-hop header (RFC 2675), else 0."""
-    if at + 8 > len(frame) or frame[at + 2] != 0xC2 or frame[at + 3] != 4:
+    """Payload length from the jumbo option of a hop-by-hop header (RFC 2675), else 0."""
+    if at + 8 > len(frame):
         return 0
-    return int.from_bytes(frame[at + 4 : at + 8], "big")
+    end = min(at + (frame[at + 1] + 1) * 8, len(frame))
+    at += 2
+    while at + 2 <= end:
+        if frame[at] == 0:
+            at += 1
+            continue
+        if frame[at] == 0xC2 and frame[at + 1] == 4:
+            return int.from_bytes(frame[at + 2 : at + 6], "big")
+        at += 2 + frame[at + 1]
+    return 0
+
+
+def _final_destination(frame: bytes, at: int, size: int) -> bytes:
+    """Where a packet with this routing header ends up; empty when it is there already or the type is unknown."""
+    kind, left = frame[at + 2], frame[at + 3]
+    if not left or size < 24:
+        return b""
+    if kind in (0, 2):
+        return frame[at + size - 16 : at + size]
+    return frame[at + 8 : at + 24] if kind == 4 else b""  # a segment routing header lists the last one first
 
 
 @dataclass(slots=True)
@@ -155,11 +180,10 @@ def read_tcp(frame: bytes, ip: IpHeader) -> TcpFields | None:
     sport, dport, seq, ack, flags, window = struct.unpack_from("!HHIIHH", frame, at)
     header_length = (flags >> 12) * 4
     fields = TcpFields(sport, dport, seq, ack, flags & 0xFF, window, ip.end, ip.end, 0)
-    if header_length < 20 or header_length > ip.size:
-        fields.broken = True
-        return fields
-    fields.at = min(at + header_length, ip.end)
-    fields.size = ip.size - header_length
+    fields.broken = header_length < 20 or header_length > ip.size
+    fields.at = min(at + max(header_length, 20), ip.end)
+    if not fields.broken and not ip.fragment:  # the length of a fragment's segment stands in no header
+        fields.size = ip.size - header_length
     _read_options(frame, at + 20, fields.at, fields)
     return fields
 
@@ -208,8 +232,8 @@ def read_udp(frame: bytes, ip: IpHeader) -> UdpFields | None:
     sport, dport, length, _ = _UDP.unpack_from(frame, at)
     if length == 0 and ip.version == 6:  # jumbogram (RFC 2675 section 4)
         length = ip.size
-    if length < 8 or (length > ip.size and not ip.fragment):
-        return UdpFields(sport, dport, at + 8, at + 8, max(length - 8, 0), broken=True)
+    if length < 8:
+        return UdpFields(sport, dport, at + 8, at + 8, 0, broken=True)
     return UdpFields(sport, dport, at + 8, min(ip.end, at + length), length - 8)
 
 

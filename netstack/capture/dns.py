@@ -5,7 +5,8 @@ Refuses to know: whether an answer deserves belief (`dns/` decides that), mDNS, 
 RFCs: 1035 (format), 7766 (framing over TCP), 3596 (AAAA).
 
 A broken message is told up to where it breaks: in an account of a capture half an answer is a fact too. Names are
-shown as text: labels joined by dots, no dot at the end, ``<Root>`` for the root, unprintable octets as ``\\DDD``.
+shown as text: labels joined by dots, no dot at the end, ``<Root>`` for the root, control
+characters as C writes them, octets above 127 as replacement characters.
 """
 
 from __future__ import annotations
@@ -72,15 +73,15 @@ def read_message(octets: bytes) -> DnsMessage | None:
 
 def _read_question(octets: bytes, at: int, message: DnsMessage) -> int | None:
     name, at = read_name(octets, at)
-    if at + 2 > len(octets):
+    if at < 0 or at + 4 > len(octets):
         return None
     message.queries.append((name, octets[at] << 8 | octets[at + 1]))
-    return at + 4 if at + 4 <= len(octets) else None
+    return at + 4
 
 
 def _read_record(octets: bytes, at: int, message: DnsMessage) -> int | None:
     name, at = read_name(octets, at)
-    if at + 10 > len(octets):
+    if at < 0 or at + 10 > len(octets):
         return None
     kind, _, ttl, size = struct.unpack_from("!HHIH", octets, at)
     at += 10
@@ -96,37 +97,47 @@ def _read_record(octets: bytes, at: int, message: DnsMessage) -> int | None:
 
 
 def read_name(octets: bytes, at: int) -> tuple[str, int]:
-    """A name as text and the offset behind it. Never fails: a broken name ends where it breaks, or says so."""
+    """A name as text and the offset behind it, -1 when the octets end or break inside it.
+
+    A name that is whole but no name (a loop, too long, an unknown kind of label) says so in its text.
+    """
     labels: list[str] = []
     behind = -1
-    used = 0
-    for _ in range(_MOST_POINTERS):
-        if at >= len(octets):
-            return ".".join(labels) or "<Root>", len(octets) + 1
+    used = pointers = 0
+    while at < len(octets):
         size = octets[at]
         if size == 0:
             return ".".join(labels) or "<Root>", at + 1 if behind < 0 else behind
         if size & 0xC0 == 0xC0:
             if at + 2 > len(octets):
-                return ".".join(labels), len(octets) + 1
-            if behind < 0:
-                behind = at + 2
+                break
+            behind = at + 2 if behind < 0 else behind
+            pointers += 1
+            if pointers > _MOST_POINTERS:
+                return "<Name contains a pointer that loops>", behind
             at = (size & 0x3F) << 8 | octets[at + 1]
             continue
+        if size & 0xC0 == 0x80:
+            break
         if size & 0xC0:
             return "<Unknown extended label>", at + 1 if behind < 0 else behind
+        if at + 1 + size > len(octets):
+            break
         used += size + 1
         if used > _LONGEST_NAME:
-            return "<Name too long>", at + 1 if behind < 0 else behind
+            return "<Name too long>", at + 1 + size if behind < 0 else behind
         labels.append(_text(octets[at + 1 : at + 1 + size]))
         at += 1 + size
-    return "<Name contains a pointer that loops>", behind if behind >= 0 else at
+    return ".".join(labels), -1
+
+
+_ESCAPES = {7: "\\a", 8: "\\b", 9: "\\t", 10: "\\n", 11: "\\v", 12: "\\f", 13: "\\r"}
 
 
 def _text(label: bytes) -> str:
     if label.isascii() and label.decode("ascii").isprintable():
         return label.decode("ascii")
-    return "".join(chr(c) if 32 < c < 127 else f"\\{c:03}" if c < 128 else "\ufffd" for c in label)
+    return "".join(chr(c) if 32 <= c < 127 else _ESCAPES.get(c, f"\\{c:03o}") if c < 128 else "\ufffd" for c in label)
 
 
 class MessageFraming:
