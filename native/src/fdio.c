@@ -28,12 +28,19 @@ int64_t netstack_read_batch(int fd, netstack_batch *batch, int vnet) {
     return ns_finish(&f);
 }
 
-/* One packet in two pieces; 0 or -errno. A TUN takes a packet whole or not at all. */
+/* One packet in two pieces; 0 or -errno. A TUN takes a packet whole or not at all. Copying a packet of
+ * ordinary size together is a little cheaper than having the kernel gather it. */
 static int64_t put(int fd, const uint8_t *head, size_t head_length, const uint8_t *rest, size_t rest_length) {
     struct iovec pieces[2] = {{(void *)(uintptr_t)head, head_length}, {(void *)(uintptr_t)rest, rest_length}};
+    uint8_t whole[2048];
+    size_t length = head_length + rest_length;
+    if (length <= sizeof whole) {
+        __builtin_memcpy(whole, head, head_length);
+        if (rest_length) __builtin_memcpy(whole + head_length, rest, rest_length);
+    }
     for (;;) {
-        ssize_t size = writev(fd, pieces, rest_length ? 2 : 1);
-        if (size >= 0) return (size_t)size == head_length + rest_length ? 0 : -EMSGSIZE;
+        ssize_t size = length <= sizeof whole ? write(fd, whole, length) : writev(fd, pieces, 2);
+        if (size >= 0) return (size_t)size == length ? 0 : -EMSGSIZE;
         if (errno != EINTR) return -errno;
     }
 }

@@ -43,6 +43,11 @@ def check_layout(library: Any = lib) -> None:
 
 check_layout()
 
+_read_batch, _parse_batch = lib.netstack_read_batch, lib.netstack_parse_batch
+_cut_run, _write_run = lib.netstack_cut_run, lib.netstack_write_run
+_emit_datagram, _write_datagram = lib.netstack_emit_datagram, lib.netstack_write_datagram
+_write_packet = lib.netstack_write_packet
+
 
 def _octets(octets: Octets) -> Any:
     """What cffi takes for a `const uint8_t *`."""
@@ -79,7 +84,7 @@ class NativeCodec:
     def read_batch(self, fd: int, batch: PacketBatch, *, vnet: bool = False) -> int:
         """See `PacketCodec.read_batch`."""
         memory = self._memory(batch)
-        packets: int = lib.netstack_read_batch(fd, memory, vnet)
+        packets: int = _read_batch(fd, memory, vnet)
         batch.count, batch.packets, batch.octets = memory.count, memory.packets, memory.octets
         if packets < 0:
             _raise(packets)
@@ -92,7 +97,7 @@ class NativeCodec:
         memory = self._memory(batch)
         some = list(islice(packets, batch.capacity))
         sizes = ffi.new("uint32_t[]", list(map(len, some)))
-        taken: int = lib.netstack_parse_batch(memory, b"".join(some), sizes, len(some), verify, coalesce)
+        taken: int = _parse_batch(memory, b"".join(some), sizes, len(some), verify, coalesce)
         batch.count, batch.packets, batch.octets = memory.count, memory.packets, memory.octets
         return taken
 
@@ -103,7 +108,7 @@ class NativeCodec:
         total = len(run.payload)
         size = max(total, 1) if run.flags & (SYN | RST) else min(run.mss, 65_535 - header)
         out = bytearray(total + header * max(-(-total // size), 1))
-        lib.netstack_cut_run(
+        _cut_run(
             run.key, run.seq, run.ack, run.flags, run.window, run.mss, run.options, len(run.options),
             _octets(run.payload), total, ffi.from_buffer("uint8_t[]", out), len(out),
         )  # fmt: skip
@@ -113,7 +118,7 @@ class NativeCodec:
     def write_run(self, fd: int, run: SegmentRun, *, vnet: bool = False) -> int:
         """See `PacketCodec.write_run`."""
         payload, options = run.payload, run.options
-        written: int = lib.netstack_write_run(
+        written: int = _write_run(
             fd, run.key, run.seq, run.ack, run.flags, run.window, run.mss, options, len(options),
             payload if type(payload) is bytes else ffi.from_buffer("uint8_t[]", payload), len(payload), vnet,
         )  # fmt: skip
@@ -130,7 +135,7 @@ class NativeCodec:
         if size > mtu:
             return emit_datagram(datagram, mtu)
         out = bytearray(size)
-        lib.netstack_emit_datagram(
+        _emit_datagram(
             key, datagram.tos, datagram.hop_limit, _octets(payload), len(payload), _octets(out), size,
         )  # fmt: skip
         return [bytes(out)]
@@ -142,7 +147,7 @@ class NativeCodec:
             for packet in emit_datagram(datagram, mtu):
                 self.write_packet(fd, packet, vnet=vnet)
             return
-        result = lib.netstack_write_datagram(
+        result = _write_datagram(
             fd, key, datagram.tos, datagram.hop_limit, _octets(payload), len(payload), vnet
         )  # fmt: skip
         if result:
@@ -154,6 +159,6 @@ class NativeCodec:
 
     def write_packet(self, fd: int, packet: Octets, *, vnet: bool = False) -> None:
         """See `PacketCodec.write_packet`."""
-        result = lib.netstack_write_packet(fd, _octets(packet), len(packet), vnet)
+        result = _write_packet(fd, _octets(packet), len(packet), vnet)
         if result:
             _raise(result)

@@ -34,7 +34,7 @@ from netstack.core.drops import DropReason
 from netstack.core.flow import ICMP, ICMPV6, KEY, TCP, UDP
 from netstack.core.packet import ACK, PSH, Datagram, IcmpMessage, Octets, SegmentRun
 from netstack.wire import icmp, ipv4, ipv6, tcp, udp
-from netstack.wire.checksum import is_valid
+from netstack.wire.checksum import is_valid, residue
 from netstack.wire.vnet import GSO_ECN, GSO_NONE, GSO_TCP4, GSO_TCP6, GSO_UDP, HEADER, TRUSTED
 
 _NO_KEY = bytes(KEY.size)
@@ -113,7 +113,7 @@ def _is_sum_wrong(view: memoryview, start: int, end: int, pseudo: int) -> bool:
     number = int.from_bytes(view[start:end], "big")
     if (end - start) & 1:
         number <<= 8
-    return (number + pseudo + end - start) % 65535 != 0
+    return residue(number + pseudo + end - start) != 0
 
 
 def _transport(
