@@ -1,0 +1,7 @@
+"""``python -m tests.interop.conformance``: see `runner`."""
+
+import sys
+
+from .runner import main
+
+sys.exit(main())
