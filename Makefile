@@ -35,7 +35,7 @@ docs: $(VENV)/.demo  ## write the generated pages again (docs/configuration.md, 
 
 clean:  ## remove everything that the other targets made
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
-	find netstack native bindings -name '*.so' -delete -o -name '*.o' -delete
+	find $(wildcard netstack native bindings) -name '*.so' -delete -o -name '*.o' -delete
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # The stamps: one for each set of extras, made again when the metadata or the C sources change.
