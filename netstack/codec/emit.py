@@ -94,7 +94,9 @@ def gso_packets(run: SegmentRun) -> Iterator[tuple[bytes, memoryview]]:
         length = header + len(piece)
         fields = (sport, dport, seq, run.ack, header << 2, flags, run.window)
         partial = pseudo_sum(source, destination, TCP, length) or 0xFFFF
-        gso = (vnet.GSO_TCP4 if version == 4 else vnet.GSO_TCP6) if len(piece) > mss else vnet.GSO_NONE
+        gso = vnet.GSO_NONE
+        if len(piece) > mss and not flags & (SYN | RST):
+            gso = vnet.GSO_TCP4 if version == 4 else vnet.GSO_TCP6
         virtio = vnet.HEADER.pack(vnet.NEEDS_CSUM, gso, start + header if gso else 0, mss if gso else 0, start, 16)
         head = _ip(version, source, destination, TCP, length, 0, HOP_LIMIT)
         yield virtio + head + tcp.HEADER.pack(*fields, partial, 0) + options, piece

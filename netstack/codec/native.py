@@ -132,7 +132,7 @@ class NativeCodec:
         """See `PacketCodec.emit_datagram`."""
         payload, key = datagram.payload, datagram.key
         size = len(payload) + (28 if key[0] == 4 else 48)
-        if size > mtu:
+        if size > min(mtu, 65_535):
             return emit_datagram(datagram, mtu)
         out = bytearray(size)
         _emit_datagram(
