@@ -18,6 +18,7 @@ from netstack.core.flow import format_address
 
 A, CNAME, AAAA = 1, 5, 28
 _HEADER = struct.Struct("!HHHHHH")
+_RECORD = struct.Struct("!HHIH")
 _MOST_POINTERS = 128
 _LONGEST_NAME = 255
 _MOST_RECORDS = 2048  # a message of 65,535 octets has room for some 4,000 of the shortest; honest ones hold few
@@ -56,39 +57,40 @@ def read_message(octets: bytes) -> DnsMessage | None:
     if len(octets) < 12:
         message.broken = True
         return message
-    message.counts = _HEADER.unpack_from(octets)[2:]
-    at: int | None = 12
-    for _ in range(min(message.counts[0], _MOST_RECORDS)):
+    _, _, questions, answers, authorities, additionals = _HEADER.unpack_from(octets)
+    message.counts = (questions, answers, authorities, additionals)
+    at = 12
+    for _ in range(min(questions, _MOST_RECORDS)):
         at = _read_question(octets, at, message)
-        if at is None:
+        if at < 0:
             break
     else:
-        for _ in range(min(message.counts[1], _MOST_RECORDS)):
+        for _ in range(min(answers, _MOST_RECORDS)):
             at = _read_record(octets, at, message)
-            if at is None:
+            if at < 0:
                 break
-    message.broken = at is None
+    message.broken = at < 0
     return message
 
 
-def _read_question(octets: bytes, at: int, message: DnsMessage) -> int | None:
+def _read_question(octets: bytes, at: int, message: DnsMessage) -> int:
     name, at = read_name(octets, at)
     if at < 0 or at + 4 > len(octets):
-        return None
+        return -1
     message.queries.append((name, octets[at] << 8 | octets[at + 1]))
     return at + 4
 
 
-def _read_record(octets: bytes, at: int, message: DnsMessage) -> int | None:
+def _read_record(octets: bytes, at: int, message: DnsMessage) -> int:
     name, at = read_name(octets, at)
     if at < 0 or at + 10 > len(octets):
-        return None
-    kind, _, ttl, size = struct.unpack_from("!HHIH", octets, at)
-    at += 10
+        return -1
+    kind, _, ttl, size = _RECORD.unpack_from(octets, at)
+    at += _RECORD.size
     record = Record(name, kind, ttl)
     message.answers.append(record)
     if at + size > len(octets):
-        return None
+        return -1
     if (kind == A and size == 4) or (kind == AAAA and size == 16):
         record.value = format_address(octets[at : at + size])
     elif kind == CNAME and size:

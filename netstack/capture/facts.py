@@ -14,17 +14,14 @@ from typing import Any
 from netstack.capture.conversations import Peer, TcpConversation, TcpSide, UdpConversation, format_time
 from netstack.capture.counts import Counts
 from netstack.capture.dissect import IpHeader, TcpFields, read_ip, read_tcp, read_udp
-from netstack.capture.dns import A, AAAA, CNAME, MessageFraming, read_message
+from netstack.capture.dns import AAAA, CNAME, A, MessageFraming, read_message
 from netstack.capture.hello import HelloWatcher
 from netstack.capture.streams import StreamOrder
-from netstack.config import LimitsConfig
+from netstack.capture.whole import CapturedFragments
 from netstack.core.flow import TCP, UDP, format_address
 from netstack.core.packet import ACK, SYN
-from netstack.core.stats import Stats
-from netstack.forward.fragments import Reassembler
 from netstack.link.linktype import find_ip
 from netstack.link.pcap import Frame
-from netstack.wire.checksum import checksum
 
 _DNS_PORT = 53
 Pair = tuple[bytes, int, bytes, int]
@@ -45,7 +42,7 @@ class CaptureFacts:
         self._tcp_pairs: dict[Pair, TcpConversation] = {}
         self._udp_pairs: dict[Pair, UdpConversation] = {}
         self._resolved_ns: dict[str, int] = {}
-        self._reassembler = Reassembler(LimitsConfig(), Stats())
+        self._fragments = CapturedFragments()
         self._frame = Frame(0, 0, 0, 0, b"", 0)
 
     def add(self, frame: Frame) -> None:
@@ -116,20 +113,11 @@ class CaptureFacts:
             self._dns(frame.data[fields.at : fields.end], ip, "udp")
 
     def _fragment(self, frame: Frame, ip: IpHeader) -> None:
-        """Put packets together again; what is whole counts as content of the frame that completed it."""
-        packet = bytearray(frame.data[ip.start : ip.end])
-        if not packet:
+        """What is whole counts as content of the frame that completed it."""
+        found = self._fragments.add(frame.data, ip, frame.time_ns / 1e9)
+        if found is None:
             return
-        if ip.version == 4:  # wrong sums are counted elsewhere and must not lose content here
-            header_length = ip.at - ip.start
-            packet[10:12] = b"\0\0"
-            packet[10:12] = checksum(packet[:header_length]).to_bytes(2, "big")
-        now = frame.time_ns / 1e9
-        self._reassembler.on_timeout(now)
-        whole = self._reassembler.add(packet, now)
-        if whole is None:
-            return
-        header = read_ip(whole, ip.version, 0, len(whole))
+        whole, header = found
         if header.protocol == UDP:
             datagram = read_udp(whole, header)
             if datagram is not None and _DNS_PORT in (datagram.source_port, datagram.destination_port):
