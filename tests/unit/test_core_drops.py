@@ -9,7 +9,7 @@ HEADER = Path(__file__).parents[2] / "native" / "include" / "netstack.h"
 
 
 def test_codec_reasons_have_the_numbers_of_the_header() -> None:
-    numbers = {name: int(value) for name, value in re.findall(r"NS_DROP_(\w+)\s*=\s*(\d+)", HEADER.read_text())}
+    numbers = {name: int(value) for name, value in re.findall(r"#define NETSTACK_DROP_(\w+) (\d+)", HEADER.read_text())}
     assert numbers, "the header lists no reasons"
     for name, value in numbers.items():
         assert DropReason[name] == value
