@@ -18,7 +18,7 @@ def test_octets_are_as_many_as_asked_and_never_the_same():
 def test_below_stays_below_and_reaches_everything_small(limit):
     entropy = SystemEntropy()
     numbers = {entropy.below(limit) for _ in range(4000)}
-    assert 0 <= min(numbers) and max(numbers) < limit
+    assert min(numbers) >= 0 and max(numbers) < limit
     if limit <= 3:
         assert numbers == set(range(limit))
 
