@@ -1,0 +1,29 @@
+"""Two octets of length in front of every message."""
+
+from netstack.dns.framing import MessageReader, frame
+
+
+def test_messages_come_out_however_the_stream_was_cut() -> None:
+    messages = [b"one", b"", b"x" * 65_535, b"four"]
+    stream = b"".join(frame(message) for message in messages)
+    for step in (1, 3, 1000, len(stream)):
+        if step == 1:
+            stream_now, wanted = frame(b"one") + frame(b"") + frame(b"four"), [b"one", b"", b"four"]
+        else:
+            stream_now, wanted = stream, messages
+        reader = MessageReader()
+        seen = []
+        for at in range(0, len(stream_now), step):
+            reader.feed(stream_now[at : at + step])
+            while (message := reader.next_message()) is not None:
+                seen.append(message)
+        assert seen == wanted
+        assert len(reader) == 0
+
+
+def test_an_incomplete_message_waits() -> None:
+    reader = MessageReader()
+    reader.feed(memoryview(b"\0\5ab"))
+    assert reader.next_message() is None and len(reader) == 4
+    reader.feed(b"cde")
+    assert reader.next_message() == b"abcde"
