@@ -178,7 +178,8 @@ def test_mutated_answers_never_raise() -> None:
     for _ in range(5000):
         mutated = bytearray(wire)
         for _ in range(source.randrange(1, 6)):
-            mutated[source.randrange(4, len(mutated))] = source.choice((0, 1, 0x0C, 0x3F, 0xC0, 0xFF, source.randrange(256)))
+            octet = source.choice((0, 1, 0x0C, 0x3F, 0xC0, 0xFF, source.randrange(256)))
+            mutated[source.randrange(4, len(mutated))] = octet
         read_answer(bytes(mutated), question)
 
 

@@ -132,7 +132,8 @@ def test_error_without_question_keeps_id_and_opcode() -> None:
 def test_truncated_keeps_question_and_opt_only() -> None:
     made = dns.message.make_query("big.test", "TXT", use_edns=0)
     response = dns.message.make_response(made, our_payload=1232)
-    response.answer.append(dns.rrset.from_text(dns.name.from_text("big.test"), 5, "IN", "TXT", *['"' + "x" * 200 + '"'] * 5))
+    texts = [f'"{each}{"x" * 200}"' for each in range(5)]
+    response.answer.append(dns.rrset.from_text(dns.name.from_text("big.test"), 5, "IN", "TXT", *texts))
     opt = b"\0\0\x29\x04\xd0\0\0\0\0\0\0"
     cut = dns.message.from_wire(m.truncated(query_of(made.to_wire()), response.to_wire(), opt))
     assert cut.flags & dns.flags.TC and made.is_response(cut) and not cut.answer
