@@ -32,6 +32,7 @@ build: $(VENV)/.demo  ## build the native codec in place
 
 docs: $(VENV)/.demo  ## write the generated pages again (docs/configuration.md, docs/events.md)
 	@$(PY) scripts/make_reference.py
+	@$(PY) docs/make_state_diagram.py
 
 clean:  ## remove everything that the other targets made
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -219,7 +219,7 @@ class Arrival:
         if flags & SYN:
             self._syn_arrives(segment, now)
             return
-        if self._ts_on and segment.has_ts and not self._passes_paws(segment, position, now):
+        if self._ts_on and segment.has_ts and not self._passes_paws(segment, now):
             return
         # first: the sequence number
         if not recv.is_acceptable(position, length) and not self._may_still_acknowledge(position, length):
@@ -233,6 +233,8 @@ class Arrival:
         self._probes = 0
         if not self._ack_arrives(segment, position, length, now):
             return
+        if self._ts_on and segment.has_ts and position <= recv.last_ack_sent:
+            self._ts_recent = segment.ts_val  # RFC 7323 section 4.3: what the next ACK echoes
         # seventh: the octets; eighth: FIN
         if length and self.state is not State.CLOSED:
             self._octets_arrive(segment, position, now)
@@ -255,17 +257,16 @@ class Arrival:
             self._time_wait_at = now + self._config.time_wait
         self._ack_now()
 
-    def _passes_paws(self, segment: Segment, position: int, now: float) -> bool:
-        """RFC 7323 section 5.3 R1 and R3; TS.Recent moves only with what the last ACK had asked for."""
-        if (segment.ts_val - self._ts_recent) & MASK >= HALF:
-            if now - self._last_received < _PAWS_IDLE:
-                self._drop(DropReason.TCP_PAWS)
-                self._ack_now()
-                return False
+    def _passes_paws(self, segment: Segment, now: float) -> bool:
+        """RFC 7323 section 5.3 R1: an older timestamp is an older segment, unless ours is older than 24 days."""
+        if (segment.ts_val - self._ts_recent) & MASK < HALF:
+            return True
+        if now - self._last_received > _PAWS_IDLE:
             self._ts_recent = segment.ts_val
-        elif position <= self._recv.last_ack_sent:
-            self._ts_recent = segment.ts_val
-        return True
+            return True
+        self._drop(DropReason.TCP_PAWS)
+        self._ack_now()
+        return False
 
     def _reset_arrives(self, position: int, now: float) -> None:
         """RFC 5961 section 3.2: exact resets, in the window is challenged, elsewhere is ignored."""
@@ -428,7 +429,7 @@ class Arrival:
         elif position > recv.nxt:
             recv.ack_now = True  # a FIN beyond a gap
         self._output = True
-        if recv.fin_at is not None and recv.nxt == recv.fin_at:
+        if recv.fin_at is not None and recv.nxt >= recv.fin_at:
             self._fin_arrives(now)
 
     def _fin_arrives(self, now: float) -> None:
