@@ -38,8 +38,22 @@ def behind(a: int, b: int) -> bool:
 class TcpApp:
     """One connection from the app. `snd_nxt`, `rcv_nxt` as RFC 9293 names them; `window` in octets is what we offer."""
 
-    def __init__(self, wire: Wire, src: bytes, dst: bytes, dport: int, *, sport: int | None = None, mss: int | None = -1, wscale: int | None = 7, ts: bool = True,
-                 sack: bool = True, window: int = 65535, iss: int | None = None, tsval: int | None = None) -> None:  # fmt: skip
+    def __init__(
+        self,
+        wire: Wire,
+        src: bytes,
+        dst: bytes,
+        dport: int,
+        *,
+        sport: int | None = None,
+        mss: int | None = -1,
+        wscale: int | None = 7,
+        ts: bool = True,
+        sack: bool = True,
+        window: int = 65535,
+        iss: int | None = None,
+        tsval: int | None = None,
+    ) -> None:
         self.wire, self.src, self.dst, self.dport = wire, src, dst, dport
         self.sport = next(_ports) if sport is None else sport
         self.v6 = len(src) == 16
@@ -74,15 +88,37 @@ class TcpApp:
     def window_field(self) -> int:
         return min(65535, self.window >> (self.wscale or 0) if self.scale_used else self.window)
 
-    def segment(self, flags: int, data: bytes = b"", *, seq: int | None = None, ack: int | None = None, options: bytes | None = None, extra: bytes = b"",
-                window: int | None = None, tsval: int | None = None, **bent: Any) -> bytes:  # fmt: skip
+    def segment(
+        self,
+        flags: int,
+        data: bytes = b"",
+        *,
+        seq: int | None = None,
+        ack: int | None = None,
+        options: bytes | None = None,
+        extra: bytes = b"",
+        window: int | None = None,
+        tsval: int | None = None,
+        **bent: Any,
+    ) -> bytes:
         """The TCP octets of a segment in the connection's present state."""
         if options is None:
             options = self.syn_options() if flags & p.SYN and not flags & p.ACK else b""
             if not flags & p.SYN and self.ts_used:
                 options = p.timestamps(self.tsval if tsval is None else tsval, self.ts_recent)
-        return p.tcp(self.src, self.dst, self.sport, self.dport, self.snd_nxt if seq is None else seq,
-                     (self.rcv_nxt if flags & p.ACK else 0) if ack is None else ack, flags, self.window_field() if window is None else window, options + extra, data, **bent)  # fmt: skip
+        return p.tcp(
+            self.src,
+            self.dst,
+            self.sport,
+            self.dport,
+            self.snd_nxt if seq is None else seq,
+            (self.rcv_nxt if flags & p.ACK else 0) if ack is None else ack,
+            flags,
+            self.window_field() if window is None else window,
+            options + extra,
+            data,
+            **bent,
+        )
 
     def packet(self, flags: int, data: bytes = b"", **bent: Any) -> bytes:
         return p.ip(self.src, self.dst, p.TCP, self.segment(flags, data, **bent))
@@ -116,7 +152,14 @@ class TcpApp:
             self.log.append(packet)
         return packet
 
-    def expect(self, what: str, wanted: Callable[[p.Packet], bool] = lambda _: True, timeout: float = 2.0, *, strict: bool = False) -> p.Packet:
+    def expect(
+        self,
+        what: str,
+        wanted: Callable[[p.Packet], bool] = lambda _: True,
+        timeout: float = 2.0,
+        *,
+        strict: bool = False,
+    ) -> p.Packet:
         """The next packet that `wanted` accepts; with `strict` the very next one must be it."""
         end, seen = time.monotonic() + timeout, []
         while True:
@@ -132,7 +175,9 @@ class TcpApp:
     def expect_ack(self, what: str = "ACK", timeout: float = 2.0, *, ack: int | None = None) -> p.Packet:
         """A pure ACK of exactly `ack` (default: all that was sent)."""
         number = self.snd_nxt if ack is None else ack & MASK
-        packet = self.expect(what, lambda s: bool(s.flags & p.ACK) and not s.flags & (p.SYN | p.RST | p.FIN) and s.ack == number, timeout)
+        packet = self.expect(
+            what, lambda s: bool(s.flags & p.ACK) and not s.flags & (p.SYN | p.RST | p.FIN) and s.ack == number, timeout
+        )
         self.note(packet)
         return packet
 
@@ -159,7 +204,9 @@ class TcpApp:
             self.was_reset = True
             return False
         self.note(packet)
-        wants = bool(packet.data or packet.flags & (p.FIN | p.SYN)) or behind(packet.seq, self.rcv_nxt)  # the last: a probe
+        wants = bool(packet.data or packet.flags & (p.FIN | p.SYN)) or behind(
+            packet.seq, self.rcv_nxt
+        )  # the last: a probe
         data = packet.data
         if behind(packet.seq, self.rcv_nxt):
             data = data[(self.rcv_nxt - packet.seq) & MASK :]
@@ -173,7 +220,10 @@ class TcpApp:
 
     def accept_syn_ack(self, packet: p.Packet) -> None:
         require(packet.flags & (p.SYN | p.ACK | p.RST | p.FIN) == p.SYN | p.ACK, f"wanted SYN|ACK, got {packet}")
-        require(packet.ack in ((self.iss + 1) & MASK, self.snd_nxt), f"SYN|ACK acknowledges {packet.ack}, the SYN was {self.iss}")
+        require(
+            packet.ack in ((self.iss + 1) & MASK, self.snd_nxt),
+            f"SYN|ACK acknowledges {packet.ack}, the SYN was {self.iss}",
+        )
         self.irs, self.rcv_nxt = packet.seq, packet.seq + 1 & MASK
         self.snd_una = packet.ack
         self.snd_nxt = packet.ack
@@ -230,7 +280,10 @@ class TcpApp:
         progress = time.monotonic()
         while self.snd_una != goal:
             require(not self.was_reset, "reset while sending")
-            require(time.monotonic() < end, f"only {(self.snd_una - base) & MASK} of {len(data)} octets acknowledged within {timeout:g} s")
+            require(
+                time.monotonic() < end,
+                f"only {(self.snd_una - base) & MASK} of {len(data)} octets acknowledged within {timeout:g} s",
+            )
             sent = 0
             while self.snd_nxt != goal and sent < 16:
                 room = self.peer_window - ((self.snd_nxt - self.snd_una) & MASK)

@@ -34,15 +34,32 @@ RESOLVER = "45.255.0.53"
 ASSIGNED6 = socket.inet_pton(socket.AF_INET6, "2a45:0:ffff::1")
 """An address that the server really has: Linux sends ICMPv6 errors from no other kind."""
 _runs = itertools.count()
-_QUIET = {"net__ipv6__conf__all__accept_dad": 0, "net__ipv6__conf__default__accept_dad": 0, "net__ipv6__conf__all__router_solicitations": 0,
-          "net__ipv4__conf__all__rp_filter": 0, "net__ipv4__conf__default__rp_filter": 0, "net__ipv4__ping_group_range": "0 2147483647",
-          "net__ipv4__icmp_ratelimit": 0, "net__ipv6__icmp__ratelimit": 0, "net__ipv4__icmp_msgs_per_sec": 1000000, "net__ipv4__icmp_msgs_burst": 1000000}  # fmt: skip
+_QUIET = {
+    "net__ipv6__conf__all__accept_dad": 0,
+    "net__ipv6__conf__default__accept_dad": 0,
+    "net__ipv6__conf__all__router_solicitations": 0,
+    "net__ipv4__conf__all__rp_filter": 0,
+    "net__ipv4__conf__default__rp_filter": 0,
+    "net__ipv4__ping_group_range": "0 2147483647",
+    "net__ipv4__icmp_ratelimit": 0,
+    "net__ipv6__icmp__ratelimit": 0,
+    "net__ipv4__icmp_msgs_per_sec": 1000000,
+    "net__ipv4__icmp_msgs_burst": 1000000,
+}
 
 
 class Bench:
     """One engine under test. A context manager: what it made is gone afterwards, also after a failure."""
 
-    def __init__(self, *, engine: str = DEFAULT_ENGINE, kernel: bool = False, enforcement: str = "off", offload: str = "off", real_app: bool = False) -> None:
+    def __init__(
+        self,
+        *,
+        engine: str = DEFAULT_ENGINE,
+        kernel: bool = False,
+        enforcement: str = "off",
+        offload: str = "off",
+        real_app: bool = False,
+    ) -> None:
         self.kernel, self.enforcement, self.offload, self.real_app = kernel, enforcement, offload, real_app
         self._template = engine
         self._prefix = f"ncf{os.getpid()}x{next(_runs)}"
@@ -80,12 +97,16 @@ class Bench:
 
     def _build(self) -> None:
         self.server = self._namespace("srv")
-        self.server.sysctl(net__ipv6__ip_nonlocal_bind=1, net__ipv4__tcp_congestion_control="reno", net__ipv4__tcp_no_metrics_save=1)
+        self.server.sysctl(
+            net__ipv6__ip_nonlocal_bind=1, net__ipv4__tcp_congestion_control="reno", net__ipv4__tcp_no_metrics_save=1
+        )
         self.server.ip("route", "add", "local", "45.0.0.0/8", "dev", "lo")
         self.server.ip("-6", "route", "add", "local", "2a45::/32", "dev", "lo")
         self.server.ip("-6", "addr", "add", "2a45:0:ffff::1/128", "dev", "lo", "nodad")
-        rules = (f"add table inet judge\nadd chain inet judge hole {{ type filter hook input priority 0; }}\n"
-                 f"add rule inet judge hole tcp dport {upstream.BLACKHOLE} drop\nadd rule inet judge hole udp dport {upstream.BLACKHOLE} drop\n")  # fmt: skip
+        rules = (
+            f"add table inet judge\nadd chain inet judge hole {{ type filter hook input priority 0; }}\n"
+            f"add rule inet judge hole tcp dport {upstream.BLACKHOLE} drop\nadd rule inet judge hole udp dport {upstream.BLACKHOLE} drop\n"
+        )
         subprocess.run(self.server.command(["nft", "-f", "-"]), input=rules.encode(), check=True, capture_output=True)
         self._start_servers()
         if self.kernel:
@@ -111,9 +132,17 @@ class Bench:
 
     def start_engine(self) -> None:
         """Start the engine, wait for its device, take the device to the app's side."""
-        words = self._template.format(python=sys.executable, tun=self.tun, dns=RESOLVER, enforcement=self.enforcement, offload=self.offload)
-        self._log = tempfile.NamedTemporaryFile(dir=self._directory.name, suffix=".log")  # noqa: SIM115
-        self.engine_process = subprocess.Popen(self.engine.command(shlex.split(words)), stdout=self._log, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, cwd=REPOSITORY)
+        words = self._template.format(
+            python=sys.executable, tun=self.tun, dns=RESOLVER, enforcement=self.enforcement, offload=self.offload
+        )
+        self._log = open(os.path.join(self._directory.name, "engine.log"), "ab")  # noqa: SIM115
+        self.engine_process = subprocess.Popen(
+            self.engine.command(shlex.split(words)),
+            stdout=self._log,
+            stderr=subprocess.STDOUT,
+            stdin=subprocess.DEVNULL,
+            cwd=REPOSITORY,
+        )
         deadline = time.monotonic() + 15
         while not self.engine.has_link(self.tun):
             if self.engine_process.poll() is not None or time.monotonic() > deadline:
@@ -175,7 +204,11 @@ class Bench:
     def client(self, v6: bool = False) -> bytes:
         with self._numbers:
             number = next(self._clients)
-        return socket.inet_pton(socket.AF_INET6, f"fd92::{number:x}") if v6 else bytes((10, 92, number >> 8 & 255, number & 255))
+        return (
+            socket.inet_pton(socket.AF_INET6, f"fd92::{number:x}")
+            if v6
+            else bytes((10, 92, number >> 8 & 255, number & 255))
+        )
 
     def destination(self, v6: bool = False) -> bytes:
         with self._numbers:
@@ -203,7 +236,9 @@ class Bench:
     def _start_servers(self) -> None:
         package = Path(__file__).resolve().parent
         words = self.server.command([sys.executable, "-m", f"{package.name}.upstream", self._control_path])
-        self._server_process = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=package.parent)
+        self._server_process = subprocess.Popen(
+            words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=package.parent
+        )
         assert self._server_process.stdout is not None
         if self._server_process.stdout.readline() != b"ready\n":
             raise RuntimeError("the server process did not start")
@@ -228,4 +263,6 @@ class Bench:
         for made in reversed(self._made):
             made.delete()
         self._made.clear()
+        if self._log is not None:
+            self._log.close()
         self._directory.cleanup()

@@ -29,7 +29,12 @@ def ip_packets(path: Path) -> Iterator[bytes]:
 
 
 def _pcap(octets: bytes) -> Iterator[tuple[int, bytes]]:
-    order = {b"\xd4\xc3\xb2\xa1": "<", b"\x4d\x3c\xb2\xa1": "<", b"\xa1\xb2\xc3\xd4": ">", b"\xa1\xb2\x3c\x4d": ">"}.get(octets[:4])
+    order = {
+        b"\xd4\xc3\xb2\xa1": "<",
+        b"\x4d\x3c\xb2\xa1": "<",
+        b"\xa1\xb2\xc3\xd4": ">",
+        b"\xa1\xb2\x3c\x4d": ">",
+    }.get(octets[:4])
     if order is None or len(octets) < 24:
         return
     link, at = struct.unpack_from(order + "I", octets, 20)[0] & 0xFFFF, 24

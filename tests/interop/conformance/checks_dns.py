@@ -20,11 +20,21 @@ SERVERS = (bytes((10, 0, 0, 1)), socket.inet_aton("8.8.8.8"), bytes((45, 200, 0,
 SERVFAIL, NXDOMAIN = 2, 3
 
 
-def ask(c: Case, name: str, kind: int = A, *, ident: int | None = None, timeout: float = 3.0, server: bytes = SERVERS[0], flow: UdpApp | None = None) -> Answer:
+def ask(
+    c: Case,
+    name: str,
+    kind: int = A,
+    *,
+    ident: int | None = None,
+    timeout: float = 3.0,
+    server: bytes = SERVERS[0],
+    flow: UdpApp | None = None,
+    edns: bool = False,
+) -> Answer:
     """One query over UDP and its answer, which must be a response to this very question."""
     flow = flow or c.udp(53, dst=server)
     ident = random.randrange(65536) if ident is None else ident
-    flow.send(query(name, kind, ident))
+    flow.send(query(name, kind, ident, edns=edns))
     return take(flow, name, ident, timeout)
 
 
@@ -48,7 +58,10 @@ def refused(c: Case, dst: bytes, what: str, port: int = ECHO) -> None:
     app.syn()
     answer = app.expect(f"RST for {what}", strict=True, timeout=2.0)
     require(not answer.flags & p.SYN, f"{what} can be dialled")
-    require(answer.flags & (p.RST | p.ACK | p.FIN) == p.RST | p.ACK and answer.ack == (app.iss + 1) & 0xFFFFFFFF, f"{what}: wanted RST|ACK to the SYN, got {answer}")
+    require(
+        answer.flags & (p.RST | p.ACK | p.FIN) == p.RST | p.ACK and answer.ack == (app.iss + 1) & 0xFFFFFFFF,
+        f"{what}: wanted RST|ACK to the SYN, got {answer}",
+    )
     require(not c.connections(dst), f"{what}: the server was dialled")
 
 
@@ -70,7 +83,10 @@ def query_answered(c: Case) -> None:
     for server in SERVERS:
         dst = c.destination()
         answer = ask(c, name_for("ok", dst), server=server)
-        require(answer.rcode == 0 and answer.addresses == [dst], f"answer: rcode {answer.rcode}, {len(answer.addresses)} addresses")
+        require(
+            answer.rcode == 0 and answer.addresses == [dst],
+            f"answer: rcode {answer.rcode}, {len(answer.addresses)} addresses",
+        )
     flow = c.udp(53, v6=True, dst=socket.inet_pton(socket.AF_INET6, "2a45::53"))
     dst = c.destination(True)
     require(ask(c, name_for("ok", dst), AAAA, flow=flow).addresses == [dst], "a query over IPv6")
@@ -78,7 +94,9 @@ def query_answered(c: Case) -> None:
     ask(c, upper)
     stream = c.connect(53, dst=SERVERS[0])  # DNS over TCP, two queries in one segment, one in two
     names = [name_for("ok", c.destination(), f"tcp{number}") for number in range(3)]
-    framed = [struct.pack("!H", len(m)) + m for m in (query(name, A, 100 + number) for number, name in enumerate(names))]
+    framed = [
+        struct.pack("!H", len(m)) + m for m in (query(name, A, 100 + number) for number, name in enumerate(names))
+    ]
     stream.write(framed[0] + framed[1] + framed[2][:5])
     time.sleep(0.05)
     stream.write(framed[2][5:])
@@ -100,7 +118,9 @@ def hardcoded_refused(c: Case) -> None:
         flow.send(b"hard-coded")
         error = c.stray(1.5, v6=v6)
         require(not c.datagrams(flow.dst), "UDP to a hard-coded address reached the server")
-        require(error is not None and error.kind == (1 if v6 else 3), "no ICMP unreachable for UDP to a hard-coded address")
+        require(
+            error is not None and error.kind == (1 if v6 else 3), "no ICMP unreachable for UDP to a hard-coded address"
+        )
         flow.silence(0.0, "a reply from a hard-coded address")
     dst = c.destination()  # blocked first, resolved, then allowed; the neighbour stays blocked
     refused(c, dst, "an address before it is resolved")
@@ -148,7 +168,10 @@ def quic_refused(c: Case) -> None:
             for size in (1200, 1252):
                 flow.send(_initial(size))
             error = c.stray(1.5, v6=v6)
-            require(error is not None and (error.kind, error.code) == ((1, 4) if v6 else (3, 3)), f"no port unreachable for a QUIC Initial to port {port}")
+            require(
+                error is not None and (error.kind, error.code) == ((1, 4) if v6 else (3, 3)),
+                f"no port unreachable for a QUIC Initial to port {port}",
+            )
             flow.silence(0.1, "a reply to a QUIC Initial")
         require(not [1 for port, _ in c.datagrams(dst) if port in (80, 443)], "a QUIC Initial reached the server")
         c.udp(UDP_ECHO, v6=v6, dst=dst).echoes(b"not QUIC")
@@ -160,7 +183,10 @@ def _forgery(c: Case, behaviour: str) -> None:
         answer = ask(c, name_for(behaviour, dst), kind, timeout=7.0)
         require(evil(dst) not in answer.addresses, f"the app got the forged address ({behaviour})")
         refused(c, evil(dst), "an address that only a forged answer had")
-        require(answer.rcode == 0 and answer.addresses == [dst], f"the true answer after the forged one did not come (rcode {answer.rcode})")
+        require(
+            answer.rcode == 0 and answer.addresses == [dst],
+            f"the true answer after the forged one did not come (rcode {answer.rcode})",
+        )
         allowed(c, dst, "the address of the true answer")
     dst = c.destination()
     flow = c.udp(53, dst=SERVERS[0])  # only the forgery ever comes
@@ -169,7 +195,10 @@ def _forgery(c: Case, behaviour: str) -> None:
     require(packet is not None, "no SERVFAIL within 7 s when only forged answers come")
     assert packet is not None
     answer = Answer(packet.data)
-    require(not answer.addresses and answer.rcode == SERVFAIL and answer.ident == 77, f"only forged answers: rcode {answer.rcode}, {len(answer.addresses)} addresses")
+    require(
+        not answer.addresses and answer.rcode == SERVFAIL and answer.ident == 77,
+        f"only forged answers: rcode {answer.rcode}, {len(answer.addresses)} addresses",
+    )
     refused(c, evil(dst), "an address that only a forged answer had")
 
 
@@ -204,10 +233,20 @@ def compression_loops_survived(c: Case) -> None:
         packet = flow.next(7.0)
         require(packet is not None, f"no SERVFAIL within 7 s after an answer with a {behaviour}")
         assert packet is not None
-        require(packet.data[:2] == b"\0\5" and packet.data[3] & 15 == SERVFAIL, f"the answer with a {behaviour} was passed on: {packet.data[:32].hex()}")
+        require(
+            packet.data[:2] == b"\0\5" and packet.data[3] & 15 == SERVFAIL,
+            f"the answer with a {behaviour} was passed on: {packet.data[:32].hex()}",
+        )
         refused(c, dst, "an address behind a compression loop")
     head = struct.pack("!HHHHHH", 9, 0x0100, 1, 0, 0, 0)
-    for body in (b"\xc0\x0c\0\1\0\1", b"\1a\xc0\x0c\0\1\0\1", b"\xc0\x0e\xc0\x0c\0\1\0\1", b"\xff\xff\0\1\0\1", b"\x40\0\0\1\0\1", b"\x3fabc"):
+    for body in (
+        b"\xc0\x0c\0\1\0\1",
+        b"\1a\xc0\x0c\0\1\0\1",
+        b"\xc0\x0e\xc0\x0c\0\1\0\1",
+        b"\xff\xff\0\1\0\1",
+        b"\x40\0\0\1\0\1",
+        b"\x3fabc",
+    ):
         c.udp(53, dst=SERVERS[0]).send(head + body)
         c.udp(53, dst=SERVERS[0], v6=False, src=c.client(fresh=True)).send(head + body)
     _quick(c, "compression loops in queries")
@@ -239,13 +278,25 @@ def answer_of_25_addresses(c: Case) -> None:
     for v6 in (False, True):
         first = c.destination(v6)
         wanted = [(int.from_bytes(first, "big") + number).to_bytes(len(first), "big") for number in range(25)]
-        answer = ask(c, name_for("many", first), AAAA if v6 else A)
-        if answer.truncated:
-            raise Failure("the answer is truncated although it has under 1232 octets")
+        answer = ask(c, name_for("many", first), AAAA if v6 else A, edns=True)
+        require(
+            not answer.truncated, "the answer is truncated although it has under 1,232 octets and the query has EDNS"
+        )
         require(sorted(answer.addresses) == wanted, f"{len(answer.addresses)} of 25 addresses were passed on")
         for dst in wanted:
             allowed(c, dst, "one of 25 addresses").reset()
         refused(c, (int.from_bytes(first, "big") + 25).to_bytes(len(first), "big"), "the 26th address")
+    first = c.destination(True)  # 25 AAAA are over 512 octets: without EDNS the app asks again over TCP
+    name = name_for("many", first)
+    answer = ask(c, name, AAAA)
+    require(answer.truncated, "an answer over 512 octets went to an app without EDNS (RFC 1035 4.2.1)")
+    stream = c.connect(53, dst=SERVERS[0])
+    question = query(name, AAAA, 3)
+    stream.write(struct.pack("!H", len(question)) + question)
+    answer = Answer(stream.read(int.from_bytes(stream.read(2), "big")))
+    require(len(answer.addresses) == 25, f"{len(answer.addresses)} of 25 addresses over TCP")
+    for dst in answer.addresses:
+        allowed(c, dst, "one of 25 addresses got over TCP").reset()
 
 
 @check("addresses behind a CNAME chain are tracked", group="dns")
@@ -274,7 +325,9 @@ def silent_resolver_servfail(c: Case) -> None:
         flow.send(query(name, A, ident))
     for flow, name, ident in flows:
         answer = take(flow, name, ident, 7.0 - (time.monotonic() - start))
-        require(answer.rcode == SERVFAIL and not answer.addresses, f"rcode {answer.rcode} for a resolver that is silent")
+        require(
+            answer.rcode == SERVFAIL and not answer.addresses, f"rcode {answer.rcode} for a resolver that is silent"
+        )
         flow.silence(0.0, "a second answer")
 
 
@@ -324,7 +377,9 @@ def queries_500_at_once(c: Case) -> None:
     work: list[tuple[UdpApp, str, int, bytes]] = []
     for number in range(500):
         dst = c.destination()
-        work.append((c.udp(53, dst=SERVERS[0]), name_for("slow" if number % 2 else "ok", dst, f"n{number}"), number % 50, dst))
+        work.append(
+            (c.udp(53, dst=SERVERS[0]), name_for("slow" if number % 2 else "ok", dst, f"n{number}"), number % 50, dst)
+        )
     start = time.monotonic()
     c.wire.paced([flow.packet(query(name, A, ident)) for flow, name, ident, _ in work], 100, 0.003)
     for flow, name, ident, dst in work:
@@ -340,7 +395,16 @@ def queries_500_at_once(c: Case) -> None:
 def junk_to_port_53(c: Case) -> None:
     source = random.Random(53)
     good = query(name_for("ok", c.destination()))
-    junk: list[bytes] = [b"", b"\0", good[:11], good[:12], good[:-1], good + b"trailing", b"\xff" * 600, good[:2] + b"\x81\x80" + good[4:]]
+    junk: list[bytes] = [
+        b"",
+        b"\0",
+        good[:11],
+        good[:12],
+        good[:-1],
+        good + b"trailing",
+        b"\xff" * 600,
+        good[:2] + b"\x81\x80" + good[4:],
+    ]
     junk += [source.randbytes(source.randrange(1, 900)) for _ in range(200)]
     junk += [bytes(octet ^ (source.random() < 0.05) * source.randrange(256) for octet in good) for _ in range(300)]
     junk.append(b"\0\1\0\x08\x21\x12\xa4\x42" + bytes(20))  # STUN
@@ -362,5 +426,3 @@ def junk_to_port_53(c: Case) -> None:
     before = c.bench.cpu_seconds()
     time.sleep(0.8)
     require(c.bench.cpu_seconds() - before < 0.4, "the engine is busy after junk to port 53")
-
-

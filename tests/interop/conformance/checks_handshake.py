@@ -82,7 +82,13 @@ def no_unoffered_options(c: Case) -> None:
 
 @check("RFC 9293 MUST-6 unknown options ignored")
 def unknown_option(c: Case) -> None:
-    strange = [bytes((253, 4, 0xF9, 0x89)), bytes((254, 2)), bytes((99, 8, 1, 2, 3, 4, 5, 6)), bytes((34, 2)), bytes((30, 12)) + bytes(10)]
+    strange = [
+        bytes((253, 4, 0xF9, 0x89)),
+        bytes((254, 2)),
+        bytes((99, 8, 1, 2, 3, 4, 5, 6)),
+        bytes((34, 2)),
+        bytes((30, 12)) + bytes(10),
+    ]
     for option in strange:
         for v6 in (False, True):
             app = c.tcp(v6=v6, ts=False)
@@ -102,7 +108,10 @@ def synack_retransmitted(c: Case) -> None:
         app = c.tcp(v6=v6)
         first = app.handshake_to_syn_ack()
         again = app.expect("second SYN|ACK", timeout=4.0)
-        require(_is_syn_ack(again) and again.seq == first.seq and again.ack == first.ack, f"not the same SYN|ACK: {first}, {again}")
+        require(
+            _is_syn_ack(again) and again.seq == first.seq and again.ack == first.ack,
+            f"not the same SYN|ACK: {first}, {again}",
+        )
         require(again.time - first.time > 0.15, f"SYN|ACK repeated after only {again.time - first.time:.3f} s")
         same = {k: v for k, v in first.options.items() if k != 8} == {k: v for k, v in again.options.items() if k != 8}
         require(same, "the second SYN|ACK has other options")
@@ -121,13 +130,17 @@ def duplicate_syn_same_iss(c: Case) -> None:
         app.snd_nxt = app.iss + 1 & 0xFFFFFFFF
         app.wire.send(syn)
         second = app.expect("SYN|ACK for the repeated SYN", timeout=1.5)
-        require(_is_syn_ack(second) and second.seq == first.seq, f"another answer to the same SYN: {first} then {second}")
+        require(
+            _is_syn_ack(second) and second.seq == first.seq, f"another answer to the same SYN: {first} then {second}"
+        )
         app.accept_syn_ack(second)
         app.ack()
         app.push(b"one")
         app.expect_ack()
         c.upstream(app, lambda s: bytes.fromhex(s["head"]) == b"one", "the data")
-        require(len(c.connections(app)) == 1, f"{len(c.connections(app))} connections at the server for one SYN sent twice")
+        require(
+            len(c.connections(app)) == 1, f"{len(c.connections(app))} connections at the server for one SYN sent twice"
+        )
     twice = c.tcp(PUPPET)
     syn = twice.packet(p.SYN)
     twice.wire.send(syn, syn, syn)  # at once, while the dial is under way
@@ -138,7 +151,10 @@ def duplicate_syn_same_iss(c: Case) -> None:
     twice.accept_syn_ack(first)
     twice.ack()
     time.sleep(0.1)
-    require(len(c.connections(twice)) == 1, f"{len(c.connections(twice))} connections at the server for one SYN sent three times")
+    require(
+        len(c.connections(twice)) == 1,
+        f"{len(c.connections(twice))} connections at the server for one SYN sent three times",
+    )
 
 
 @check("RFC 9293 3.10.7.1: refused upstream is refused to the app, before any SYN-ACK")
@@ -149,7 +165,10 @@ def closed_port_refused(c: Case) -> None:
             app.syn(data)
             answer = app.expect("RST", strict=True)
             require(answer.flags & ~p.PSH == p.RST | p.ACK, f"wanted RST|ACK, got {answer}")
-            require(answer.ack == app.snd_nxt, f"RST acknowledges {answer.ack - app.iss} octets of the SYN, not {1 + len(data)}")
+            require(
+                answer.ack == app.snd_nxt,
+                f"RST acknowledges {answer.ack - app.iss} octets of the SYN, not {1 + len(data)}",
+            )
             require(answer.seq == 0, "RST|ACK to a SYN has sequence number 0 (RFC 9293 3.10.7.1)")
     app.silence(0.3, "after the refusal")
 
@@ -177,19 +196,29 @@ def stray_ack_gets_rst(c: Case) -> None:
             app.rcv_nxt = 0x12345678
             app.emit(flags, data, options=b"")
             answer = app.expect("RST to a stray segment with ACK", strict=True)
-            require(answer.flags & p.RST and answer.seq == 0x12345678, f"RST must have the sequence number of the ACK field: {answer}")
+            require(
+                answer.flags & p.RST and answer.seq == 0x12345678,
+                f"RST must have the sequence number of the ACK field: {answer}",
+            )
             require(not answer.flags & p.ACK, f"RST to a segment with ACK carries no ACK: {answer}")
     for v6 in (False, True):
         app = c.tcp(CLOSED, v6=v6)
         app.emit(p.PSH, b"four", options=b"")
         answer = app.expect("RST|ACK to a segment without ACK", strict=True)
-        require(answer.flags & (p.RST | p.ACK) == p.RST | p.ACK and answer.seq == 0 and answer.ack == (app.iss + 4) & 0xFFFFFFFF, f"RST to a segment without ACK: {answer}")
+        require(
+            answer.flags & (p.RST | p.ACK) == p.RST | p.ACK
+            and answer.seq == 0
+            and answer.ack == (app.iss + 4) & 0xFFFFFFFF,
+            f"RST to a segment without ACK: {answer}",
+        )
 
 
 @check("RFC 9293 3.5.2; gvisor no_rst_to_rst.pkt")
 def no_rst_to_rst(c: Case) -> None:
     apps = []
-    for port, v6, flags in itertools.product((CLOSED, ECHO), (False, True), (p.RST, p.RST | p.ACK, p.RST | p.FIN, p.RST | p.SYN)):
+    for port, v6, flags in itertools.product(
+        (CLOSED, ECHO), (False, True), (p.RST, p.RST | p.ACK, p.RST | p.FIN, p.RST | p.SYN)
+    ):
         app = c.tcp(port, v6=v6)
         app.rcv_nxt = 4711
         app.emit(flags, options=b"")
@@ -221,7 +250,10 @@ def data_on_syn(c: Case) -> None:
         app = c.tcp(PUPPET, **v)
         app.syn(b"data on the SYN")
         answer = app.expect("SYN|ACK")
-        require(answer.ack in ((app.iss + 1) & 0xFFFFFFFF, (app.iss + 16) & 0xFFFFFFFF), f"SYN|ACK acknowledges {answer.ack - app.iss} octets")
+        require(
+            answer.ack in ((app.iss + 1) & 0xFFFFFFFF, (app.iss + 16) & 0xFFFFFFFF),
+            f"SYN|ACK acknowledges {answer.ack - app.iss} octets",
+        )
         app.accept_syn_ack(answer)
         app.ack()
         app.write(b"data on the SYN, and more"[(answer.ack - app.iss - 1) & 0xFFFFFFFF :])
@@ -260,7 +292,17 @@ def port_reuse_after_close(c: Case) -> None:
 
 def _again(c: Case, old: TcpApp, *, iss: int, same_clock: bool) -> None:
     """A new connection on the pair of an old one."""
-    app = TcpApp(c.wire, old.src, old.dst, old.dport, sport=old.sport, ts=old.ts, sack=old.sack, wscale=old.wscale, iss=iss & 0xFFFFFFFF)
+    app = TcpApp(
+        c.wire,
+        old.src,
+        old.dst,
+        old.dport,
+        sport=old.sport,
+        ts=old.ts,
+        sack=old.sack,
+        wscale=old.wscale,
+        iss=iss & 0xFFFFFFFF,
+    )
     if same_clock:
         app.ts_base = old.ts_base
     app.inbox.drain()
@@ -287,4 +329,3 @@ def port_reuse_after_rst(c: Case) -> None:
     c.puppet(third, "reset")
     third.expect("RST", lambda s: bool(s.flags & p.RST))
     _again(c, third, iss=third.snd_nxt + 1, same_clock=True)
-

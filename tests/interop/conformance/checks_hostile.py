@@ -20,9 +20,28 @@ MIB = 1 << 20
 
 @check("RFC 9293 MUST-7 illegal option length; suricata tcp-opt-invalid; tcpdump tcp-auth-heapoverflow")
 def illegal_option_length(c: Case) -> None:
-    illegal = [b"\x02\x00\x05\xb4", b"\x02\x01\x05\xb4", b"\x02\x03\x05\x01", b"\x02\xff\x05\xb4", b"\x08\x05\0\0\0", b"\x05\x03\0", b"\x05\xfe" + bytes(6),
-               b"\x03\x28\x07\x00", b"\x01" * 39 + b"\x08", b"\x1d\x00\0\0", b"\x1d\x02\0\0", b"\x13\x00" + bytes(38), b"\xfd\x00\0\0", b"\x05\x02\0\0",
-               b"\x04\x09" + bytes(7), b"\x22\x80\0\0", b"\x08\x0a\0\0", b"\x02\x04\x00\x00", b"\x02\x04\x00\x01", b"\x03\x03\xff\x00"]  # fmt: skip
+    illegal = [
+        b"\x02\x00\x05\xb4",
+        b"\x02\x01\x05\xb4",
+        b"\x02\x03\x05\x01",
+        b"\x02\xff\x05\xb4",
+        b"\x08\x05\0\0\0",
+        b"\x05\x03\0",
+        b"\x05\xfe" + bytes(6),
+        b"\x03\x28\x07\x00",
+        b"\x01" * 39 + b"\x08",
+        b"\x1d\x00\0\0",
+        b"\x1d\x02\0\0",
+        b"\x13\x00" + bytes(38),
+        b"\xfd\x00\0\0",
+        b"\x05\x02\0\0",
+        b"\x04\x09" + bytes(7),
+        b"\x22\x80\0\0",
+        b"\x08\x0a\0\0",
+        b"\x02\x04\x00\x00",
+        b"\x02\x04\x00\x01",
+        b"\x03\x03\xff\x00",
+    ]
     for v6 in (False, True):
         for options in illegal:
             filled = options[:40] + b"\0" * (-len(options[:40]) % 4)
@@ -49,7 +68,19 @@ def illegal_option_length(c: Case) -> None:
 
 @check("nmap NULL/FIN/XMAS/SYN+FIN/ACK scans; nDPI tcp_scan.pcapng")
 def odd_flag_scans(c: Case) -> None:
-    probes = [0, p.FIN, p.FIN | p.PSH | p.URG, p.PSH, p.URG, p.SYN | p.FIN, p.SYN | p.RST, p.SYN | p.FIN | p.RST | p.ACK | p.PSH | p.URG, p.ACK, p.FIN | p.ACK, p.ECE | p.CWR]
+    probes = [
+        0,
+        p.FIN,
+        p.FIN | p.PSH | p.URG,
+        p.PSH,
+        p.URG,
+        p.SYN | p.FIN,
+        p.SYN | p.RST,
+        p.SYN | p.FIN | p.RST | p.ACK | p.PSH | p.URG,
+        p.ACK,
+        p.FIN | p.ACK,
+        p.ECE | p.CWR,
+    ]
     for v6 in (False, True):
         for flags in probes:
             for port in (CLOSED, ECHO):
@@ -59,7 +90,10 @@ def odd_flag_scans(c: Case) -> None:
                 answer = app.next(0.12)
                 require(not c.connections(app), f"flags {flags:#x} opened a connection")
                 if answer is None:
-                    require(port != CLOSED or flags & (p.SYN | p.RST), f"no answer to flags {flags:#x} for a closed port (RFC 9293 3.10.7.1 wants RST)")
+                    require(
+                        port != CLOSED or flags & (p.SYN | p.RST),
+                        f"no answer to flags {flags:#x} for a closed port (RFC 9293 3.10.7.1 wants RST)",
+                    )
                     continue
                 require(not answer.flags & p.SYN, f"SYN|ACK to flags {flags:#x}")
                 require(not flags & p.RST, f"an answer to a RST (flags {flags:#x})")
@@ -68,7 +102,12 @@ def odd_flag_scans(c: Case) -> None:
                     require(answer.seq == 1000 and not answer.flags & p.ACK, f"RST to flags {flags:#x}: {answer}")
                 else:
                     length = bool(flags & p.SYN) + bool(flags & p.FIN)
-                    require(answer.flags & p.ACK and answer.seq == 0 and (answer.ack - app.iss) & 0xFFFFFFFF in {length, min(length, 1)}, f"RST to flags {flags:#x}: {answer}")
+                    require(
+                        answer.flags & p.ACK
+                        and answer.seq == 0
+                        and (answer.ack - app.iss) & 0xFFFFFFFF in {length, min(length, 1)},
+                        f"RST to flags {flags:#x}: {answer}",
+                    )
         live = c.connect(v6=v6)
         for flags in (0, p.PSH, p.URG, p.FIN, p.FIN | p.PSH | p.URG):  # no ACK bit: dropped (RFC 9293 3.10.7.4, fifth)
             live.emit(flags, b"no ACK bit" if flags & p.PSH else b"")
@@ -87,9 +126,19 @@ def _seeds(c: Case) -> list[bytes]:
         live, closed, flow = c.connect(v6=v6), c.tcp(CLOSED, v6=v6), c.udp(UDP_ECHO, v6=v6)
         syn, src, dst = c.tcp(v6=v6), c.client(v6), c.destination(v6)
         protocol = p.ICMP6 if v6 else p.ICMP
-        out += [syn.packet(p.SYN), closed.packet(p.SYN), live.packet(p.ACK), live.packet(p.ACK | p.PSH, pattern(400)), live.packet(p.ACK | p.PSH, b"gap", seq=live.snd_nxt + 50),
-                live.packet(p.FIN | p.ACK), live.packet(p.ACK, extra=p.sack((live.rcv_nxt, live.rcv_nxt + 9))), live.packet(p.RST), flow.packet(pattern(200)), flow.packet(b""),
-                p.ip(src, dst, protocol, p.echo(src, dst, 5, 6, pattern(64)))]  # fmt: skip
+        out += [
+            syn.packet(p.SYN),
+            closed.packet(p.SYN),
+            live.packet(p.ACK),
+            live.packet(p.ACK | p.PSH, pattern(400)),
+            live.packet(p.ACK | p.PSH, b"gap", seq=live.snd_nxt + 50),
+            live.packet(p.FIN | p.ACK),
+            live.packet(p.ACK, extra=p.sack((live.rcv_nxt, live.rcv_nxt + 9))),
+            live.packet(p.RST),
+            flow.packet(pattern(200)),
+            flow.packet(b""),
+            p.ip(src, dst, protocol, p.echo(src, dst, 5, 6, pattern(64))),
+        ]
         datagram = p.udp(src, dst, 4000, UDP_ECHO, pattern(1600))
         out += p.fragments(src, dst, p.UDP, datagram, 99, [800])
         question = b"\x12\x34\x01\0\0\1\0\0\0\0\0\0\4fuzz\4test\0\0\1\0\1"
@@ -99,7 +148,15 @@ def _seeds(c: Case) -> list[bytes]:
         hello = b"\x16\3\1\2\0\1\0\1\xfc\3\3" + pattern(400)
         out.append(live.packet(p.ACK | p.PSH, hello))
     src, dst = c.client(True), c.destination(True)
-    out.append(p.ip6(src, dst, p.UDP, p.udp(src, dst, 1, UDP_ECHO, b"x"), extensions=((p.HOP_BY_HOP, b"\x01\x04\0\0\0\0"), (p.DESTINATION, b"\x01\x04\0\0\0\0"))))
+    out.append(
+        p.ip6(
+            src,
+            dst,
+            p.UDP,
+            p.udp(src, dst, 1, UDP_ECHO, b"x"),
+            extensions=((p.HOP_BY_HOP, b"\x01\x04\0\0\0\0"), (p.DESTINATION, b"\x01\x04\0\0\0\0")),
+        )
+    )
     return out
 
 
@@ -232,7 +289,11 @@ def syn_flood_3000(c: Case) -> None:
     for number in range(3000):
         src = bytes((10, 92, 200 + number % 50, source.randrange(1, 255)))
         options = p.mss(1460) + p.SACK_OK + p.timestamps(source.getrandbits(32), 0) + p.wscale(7)
-        flood.append(p.ip4(src, dst, p.TCP, p.tcp(src, dst, 1024 + number, ECHO, source.getrandbits(32), 0, p.SYN, 65535, options)))
+        flood.append(
+            p.ip4(
+                src, dst, p.TCP, p.tcp(src, dst, 1024 + number, ECHO, source.getrandbits(32), 0, p.SYN, 65535, options)
+            )
+        )
     c.wire.paced(flood)
     took = c.serving(within=5.0)
     c.udp(UDP_ECHO).echoes()
@@ -281,4 +342,10 @@ def all_replies_well_formed(c: Case) -> None:
         c.tcp(CLOSED).syn()
     time.sleep(0.2)
     faults = c.wire.faults
-    require(not faults, "; ".join(f"{count} x {fault} (e.g. {c.wire.fault_examples.get(fault, '')[:80]})" for fault, count in faults.most_common(4)))
+    require(
+        not faults,
+        "; ".join(
+            f"{count} x {fault} (e.g. {c.wire.fault_examples.get(fault, '')[:80]})"
+            for fault, count in faults.most_common(4)
+        ),
+    )

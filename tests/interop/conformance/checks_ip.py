@@ -34,7 +34,10 @@ def tcp_bad_checksum_dropped(c: Case) -> None:
         app.push(b"correct")
         app.expect_ack()
         state = c.upstream(app, lambda s: s["count"] >= 7, "the correct data")
-        require(bytes.fromhex(state["head"]) == b"correct" and not state["eof"], "a segment with a wrong checksum was believed")
+        require(
+            bytes.fromhex(state["head"]) == b"correct" and not state["eof"],
+            "a segment with a wrong checksum was believed",
+        )
         syn = c.tcp(PUPPET, **v)
         syn.emit(p.SYN, bad_checksum=True)
         syn.silence(0.25, "after a SYN with a wrong checksum")
@@ -50,9 +53,16 @@ def ipv4_bad_checksum_dropped(c: Case) -> None:
     app.silence(0.25, "after packets with a wrong IPv4 header checksum")
     app.push(b"correct")
     app.expect_ack()
-    require(bytes.fromhex(c.upstream(app, lambda s: s["count"] >= 7, "the data")["head"]) == b"correct", "a packet with a wrong header checksum was believed")
+    require(
+        bytes.fromhex(c.upstream(app, lambda s: s["count"] >= 7, "the data")["head"]) == b"correct",
+        "a packet with a wrong header checksum was believed",
+    )
     flow = c.udp(UDP_ECHO)
-    flow.wire.send(p.ip4(flow.src, flow.dst, p.UDP, p.udp(flow.src, flow.dst, flow.sport, flow.dport, b"corrupt"), bad_checksum=True))
+    flow.wire.send(
+        p.ip4(
+            flow.src, flow.dst, p.UDP, p.udp(flow.src, flow.dst, flow.sport, flow.dport, b"corrupt"), bad_checksum=True
+        )
+    )
     flow.silence(0.2, "UDP in a packet with a wrong header checksum")
     require(not c.datagrams(flow.dst), "the server got a datagram out of a packet with a wrong header checksum")
     ping = p.ip4(c.client(), c.destination(), p.ICMP, p.echo(c.client(), c.client(), 1, 1, b"x"), bad_checksum=True)
@@ -72,7 +82,15 @@ def ipv4_trailer_ignored(c: Case) -> None:
         state = c.upstream(app, lambda s: s["count"] >= 4, "the data")
         require(bytes.fromhex(state["head"]) == b"data", "a trailer was taken for data")
         flow = c.udp(UDP_ECHO)
-        flow.wire.send(p.ip4(flow.src, flow.dst, p.UDP, p.udp(flow.src, flow.dst, flow.sport, flow.dport, b"datagram"), trailer=trailer))
+        flow.wire.send(
+            p.ip4(
+                flow.src,
+                flow.dst,
+                p.UDP,
+                p.udp(flow.src, flow.dst, flow.sport, flow.dport, b"datagram"),
+                trailer=trailer,
+            )
+        )
         flow.expect(b"datagram", "UDP with an IP trailer")
         syn = c.tcp()
         syn.wire.send(p.ip4(syn.src, syn.dst, p.TCP, syn.segment(p.SYN), trailer=trailer))
@@ -99,7 +117,15 @@ def ipv4_options(c: Case) -> None:
         app.snd_nxt += 13
         require(app.read(13) == b"options below", "data in a packet with IPv4 options")
         flow = c.udp(UDP_ECHO)
-        flow.wire.send(p.ip4(flow.src, flow.dst, p.UDP, p.udp(flow.src, flow.dst, flow.sport, flow.dport, b"datagram"), options=options))
+        flow.wire.send(
+            p.ip4(
+                flow.src,
+                flow.dst,
+                p.UDP,
+                p.udp(flow.src, flow.dst, flow.sport, flow.dport, b"datagram"),
+                options=options,
+            )
+        )
         flow.expect(b"datagram", "UDP with IPv4 options")
 
 
@@ -111,29 +137,45 @@ def _orders(parts: list[bytes]) -> list[list[bytes]]:
 
 
 def _reassembly(c: Case, v6: bool) -> None:
-    for size, cuts in ((4000, [1400, 2800]), (64, [8, 16, 24, 32]), (1000, [8]), (30000, list(range(1400, 30000, 1400))), (48, [40])):
+    for size, cuts in (
+        (4000, [1400, 2800]),
+        (64, [8, 16, 24, 32]),
+        (1000, [8]),
+        (30000, list(range(1400, 30000, 1400))),
+        (48, [40]),
+    ):
         for turn in range(4):
             flow = c.udp(UDP_ECHO, v6=v6)
             data = pattern(size)
             datagram = p.udp(flow.src, flow.dst, flow.sport, flow.dport, data)
             flow.wire.send(*_orders(p.fragments(flow.src, flow.dst, p.UDP, datagram, next(_idents), cuts))[turn])
-            flow.expect(data, f"UDP of {size} octets in {len(cuts) + 1} fragments, {('in order', 'reversed', 'shuffled', 'each twice')[turn]}")
+            flow.expect(
+                data,
+                f"UDP of {size} octets in {len(cuts) + 1} fragments, {('in order', 'reversed', 'shuffled', 'each twice')[turn]}",
+            )
             flow.silence(0.0, "one datagram, one echo")
     first, second = c.udp(UDP_ECHO, v6=v6), c.udp(UDP_ECHO, v6=v6, src=c.client(v6, fresh=True))
     ident = next(_idents)  # the same identification from two sources, interleaved
-    parts = [p.fragments(f.src, f.dst, p.UDP, p.udp(f.src, f.dst, f.sport, f.dport, bytes((65 + n,)) * 2000), ident, [1000]) for n, f in enumerate((first, second))]
+    parts = [
+        p.fragments(f.src, f.dst, p.UDP, p.udp(f.src, f.dst, f.sport, f.dport, bytes((65 + n,)) * 2000), ident, [1000])
+        for n, f in enumerate((first, second))
+    ]
     c.wire.send(parts[0][0], parts[1][0], parts[0][1], parts[1][1])
     first.expect(b"A" * 2000, "two senders with one identification")
     second.expect(b"B" * 2000, "two senders with one identification")
     app = c.connect(v6=v6)
     for turn in range(3):  # TCP in fragments, the header split too
         segment = app.segment(p.ACK | p.PSH, pattern(900))
-        first_cut = (40, 64, 400)[turn] if v6 else (16, 8, 400)[turn]  # IPv6 wants all headers in the first (RFC 8200 4.5)
+        first_cut = (
+            (40, 64, 400)[turn] if v6 else (16, 8, 400)[turn]
+        )  # IPv6 wants all headers in the first (RFC 8200 4.5)
         app.wire.send(*_orders(p.fragments(app.src, app.dst, p.TCP, segment, next(_idents), [first_cut, 600]))[turn])
         app.snd_nxt = app.snd_nxt + 900 & 0xFFFFFFFF
         require(app.read(900) == pattern(900), f"TCP data in fragments, order {turn}")
     syn = c.tcp(v6=v6)
-    syn.wire.send(*p.fragments(syn.src, syn.dst, p.TCP, syn.segment(p.SYN), next(_idents), [32] if v6 else [8, 24])[::-1])
+    syn.wire.send(
+        *p.fragments(syn.src, syn.dst, p.TCP, syn.segment(p.SYN), next(_idents), [32] if v6 else [8, 24])[::-1]
+    )
     syn.snd_nxt = syn.iss + 1 & 0xFFFFFFFF
     syn.accept_syn_ack(syn.expect("SYN|ACK for a SYN in fragments"))
 
@@ -160,7 +202,13 @@ def _refused_overlaps(c: Case, v6: bool) -> None:
         [(datagram[800:], 800, False), (evil + evil, 400, True), (datagram[:800], 0, True)],  # last first
         [(datagram[:808], 0, True), (datagram[800:], 800, False)],  # eight octets over
         [(evil, 1608, False), (datagram[800:], 800, False), (datagram[:800], 0, True)],  # two ends
-        [(datagram[:400], 0, True), (datagram[800:1200], 800, True), (evil * 2 + evil[:8], 200, True), (datagram[1200:], 1200, False), (datagram[400:800], 400, True)],
+        [
+            (datagram[:400], 0, True),
+            (datagram[800:1200], 800, True),
+            (evil * 2 + evil[:8], 200, True),
+            (datagram[1200:], 1200, False),
+            (datagram[400:800], 400, True),
+        ],
     ]
     for pieces in partial:
         ident = next(_idents)
@@ -170,7 +218,10 @@ def _refused_overlaps(c: Case, v6: bool) -> None:
         ident = next(_idents)
         c.wire.send(*(piece(part, ident, start, more) for part, start, more in pieces))
     time.sleep(0.3)
-    require(all(data == b"A" * 1600 for _, data in c.datagrams(flow.dst)), "the server got a datagram spliced from overlapping fragments")
+    require(
+        all(data == b"A" * 1600 for _, data in c.datagrams(flow.dst)),
+        "the server got a datagram spliced from overlapping fragments",
+    )
     ident = next(_idents)
     c.wire.send(piece(b"x" * 1480, ident, 0, True), piece(b"y" * 1480, ident, 65528, False))  # over 65,535 octets
     c.wire.send(piece(b"z" * 13, ident + (1 << 14), 0, True))  # not a multiple of eight
@@ -183,11 +234,18 @@ def _refused_overlaps(c: Case, v6: bool) -> None:
     fresh.expect(b"B" * 1600, "good fragments after overlapping ones")
     app = c.connect(PUPPET, v6=v6)
     segment, ident = app.segment(p.ACK | p.PSH, b"C" * 600), next(_idents)
-    c.wire.send(*(p.fragment(app.src, app.dst, p.TCP, part, ident, start, more=more) for part, start, more in
-                  ((segment[:320], 0, True), (evil, 160, True), (segment[320:], 320, False))))  # fmt: skip
+    c.wire.send(
+        *(
+            p.fragment(app.src, app.dst, p.TCP, part, ident, start, more=more)
+            for part, start, more in ((segment[:320], 0, True), (evil, 160, True), (segment[320:], 320, False))
+        )
+    )
     app.push(b"whole")
     app.expect_ack()
-    require(bytes.fromhex(c.upstream(app, lambda s: s["count"] >= 5, "the data")["head"]) == b"whole", "TCP data spliced from overlapping fragments")
+    require(
+        bytes.fromhex(c.upstream(app, lambda s: s["count"] >= 5, "the data")["head"]) == b"whole",
+        "TCP data spliced from overlapping fragments",
+    )
 
 
 @check("RFC 5722/8200 4.5, RFC 1858: overlapping fragments must not crash or be spliced")
@@ -225,9 +283,12 @@ def ipv6_hop_by_hop(c: Case) -> None:
     pad, skipped = b"\x01\x04\0\0\0\0", b"\x1e\x04abcd"  # 0x1e: unknown, action 00 = skip
     alert = b"\x05\x02\0\0\x01\0"
     chains: list[tuple[tuple[int, bytes], ...]] = [
-        ((p.HOP_BY_HOP, pad),), ((p.HOP_BY_HOP, skipped),), ((p.HOP_BY_HOP, alert),),
-        ((p.HOP_BY_HOP, pad), (p.DESTINATION, pad)), ((p.DESTINATION, skipped),),
-    ]  # fmt: skip
+        ((p.HOP_BY_HOP, pad),),
+        ((p.HOP_BY_HOP, skipped),),
+        ((p.HOP_BY_HOP, alert),),
+        ((p.HOP_BY_HOP, pad), (p.DESTINATION, pad)),
+        ((p.DESTINATION, skipped),),
+    ]
     for chain in chains:
         app = c.tcp(v6=True)
         app.wire.send(p.ip6(app.src, app.dst, p.TCP, app.segment(p.SYN), extensions=chain))
@@ -238,12 +299,25 @@ def ipv6_hop_by_hop(c: Case) -> None:
         app.snd_nxt += 11
         require(app.read(11) == b"data behind", "data behind extension headers")
         flow = c.udp(UDP_ECHO, v6=True)
-        flow.wire.send(p.ip6(flow.src, flow.dst, p.UDP, p.udp(flow.src, flow.dst, flow.sport, flow.dport, b"datagram"), extensions=chain))
+        flow.wire.send(
+            p.ip6(
+                flow.src,
+                flow.dst,
+                p.UDP,
+                p.udp(flow.src, flow.dst, flow.sport, flow.dport, b"datagram"),
+                extensions=chain,
+            )
+        )
         flow.expect(b"datagram", "UDP behind extension headers")
     refused = c.tcp(v6=True)  # an unknown option whose action is "discard"
-    refused.wire.send(p.ip6(refused.src, refused.dst, p.TCP, refused.segment(p.SYN), extensions=((p.HOP_BY_HOP, b"\x5e\x04abcd"),)))
+    refused.wire.send(
+        p.ip6(refused.src, refused.dst, p.TCP, refused.segment(p.SYN), extensions=((p.HOP_BY_HOP, b"\x5e\x04abcd"),))
+    )
     refused.silence(0.4, "a packet with an option that says: discard when unknown")
-    for body in (b"\x01\xff\0\0\0\0", b"\x05\x02\0"):  # an option that runs out of its header; a header that runs out of the packet
+    for body in (
+        b"\x01\xff\0\0\0\0",
+        b"\x05\x02\0",
+    ):  # an option that runs out of its header; a header that runs out of the packet
         refused.wire.send(p.ip6(refused.src, refused.dst, p.TCP, b"", extensions=((p.HOP_BY_HOP, body),)))
     refused.wire.send(p.ip6(refused.src, refused.dst, p.HOP_BY_HOP, b"\x06\xff" + bytes(14)))
     c.serving(v6=True)
@@ -279,10 +353,15 @@ def _pings(c: Case, v6: bool) -> None:
     reply = c.stray(2.0, v6=v6)
     require(reply is not None and reply.data[4:] == pattern(2500), "an echo of 2,500 octets in fragments")
     other = c.client(v6, fresh=True)  # two pingers with one identifier
-    c.wire.send(p.ip(src, dst, protocol, p.echo(src, dst, 11, 1, b"one")), p.ip(other, dst, protocol, p.echo(other, dst, 11, 1, b"two")))
+    c.wire.send(
+        p.ip(src, dst, protocol, p.echo(src, dst, 11, 1, b"one")),
+        p.ip(other, dst, protocol, p.echo(other, dst, 11, 1, b"two")),
+    )
     for address, data in ((src, b"one"), (other, b"two")):
         reply = c.stray(2.0, v6=v6, address=address)
-        require(reply is not None and reply.data[4:] == data, "two pingers with one identifier: each gets its own reply")
+        require(
+            reply is not None and reply.data[4:] == data, "two pingers with one identifier: each gets its own reply"
+        )
     if not v6:
         return
     truncated = p.echo(src, dst, 12, 1, b"x" * 40)[:6]
@@ -311,7 +390,9 @@ def _udp_echo(c: Case, v6: bool) -> None:
     for number, one in enumerate(flows):
         one.expect(b"to %d" % number, "one source port to many destinations")
     same = flow.dst
-    ports = [UdpApp(c.wire, flow.src, same, UDP_ECHO, 61000 + n) for n in range(20)]  # many source ports, one destination
+    ports = [
+        UdpApp(c.wire, flow.src, same, UDP_ECHO, 61000 + n) for n in range(20)
+    ]  # many source ports, one destination
     for number, one in enumerate(ports):
         one.send(b"from %d" % number)
     for number, one in enumerate(ports):
@@ -345,7 +426,11 @@ def udp_bad_checksum_dropped(c: Case) -> None:
     for v6 in (False, True):
         flow = c.udp(UDP_ECHO, v6=v6)
         datagram = p.udp(flow.src, flow.dst, flow.sport, flow.dport, b"corrupt")
-        bad = [datagram[:6] + bytes((datagram[6] ^ 1, datagram[7])) + datagram[8:], datagram[:-1] + b"!", datagram[:6] + b"\0\1" + datagram[8:]]
+        bad = [
+            datagram[:6] + bytes((datagram[6] ^ 1, datagram[7])) + datagram[8:],
+            datagram[:-1] + b"!",
+            datagram[:6] + b"\0\1" + datagram[8:],
+        ]
         bad.append(p.udp(flow.src, flow.dst, flow.sport, flow.dport, b"too long a length", length=2000))
         bad.append(p.udp(flow.src, flow.dst, flow.sport, flow.dport, b"too short a length", length=7))
         for body in (*bad, datagram[:7]):
@@ -380,7 +465,12 @@ def udp_port_unreachable(c: Case) -> None:
     for v6 in (False, True):
         for data in (b"anyone?", b"", pattern(1400)):
             flow = c.udp(CLOSED_UDP, v6=v6, dst=ASSIGNED6 if v6 else None)
-            packet = flow.packet(data)
+            datagram = p.udp(flow.src, flow.dst, flow.sport, flow.dport, data)
+            packet = (
+                p.ip6(flow.src, flow.dst, p.UDP, datagram, hop=63)
+                if v6
+                else p.ip4(flow.src, flow.dst, p.UDP, datagram, ttl=63, ident=0x4A4A)
+            )
             flow.wire.send(packet)
             error = c.stray(2.5, v6=v6)
             require(error is not None, f"no port unreachable (IPv{6 if v6 else 4}, {len(data)} octets)")
@@ -390,7 +480,10 @@ def udp_port_unreachable(c: Case) -> None:
             quoted = error.data[4:]
             size = 48 if v6 else 28
             require(len(quoted) >= size, f"only {len(quoted)} octets of the original are quoted")
-            require(quoted[: len(packet)] == packet[: len(quoted)], "the quoted packet is not the one that was sent")
+            require(
+                quoted[: len(packet)] == packet[: len(quoted)],
+                f"the quoted packet {quoted[:size].hex()} is not the one that was sent, {packet[:size].hex()}",
+            )
             require(len(error.raw) <= (1280 if v6 else 576), f"the error has {len(error.raw)} octets")
     blackhole = c.udp(BLACKHOLE)
     blackhole.send(b"no answer at all")

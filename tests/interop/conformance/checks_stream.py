@@ -6,6 +6,7 @@ RFCs: 9293 3.4 3.6 3.7.1 3.8 3.10.7.4, 5681, 6298, 2018, 7323 2.3.
 from __future__ import annotations
 
 import hashlib
+import itertools
 import random
 import time
 
@@ -31,7 +32,10 @@ def bulk_down(c: Case) -> None:
         app = c.connect(SOURCE, **v)
         app.push(b"1048576\n")
         got = app.read_to_end(15)
-        require(hashlib.sha256(got).digest() == hashlib.sha256(pattern(1048576)).digest(), f"{len(got)} octets came, and not the right ones")
+        require(
+            hashlib.sha256(got).digest() == hashlib.sha256(pattern(1048576)).digest(),
+            f"{len(got)} octets came, and not the right ones",
+        )
         app.finish()
         app.expect_ack("ACK of our FIN")
 
@@ -40,7 +44,9 @@ def _digest(data: bytes) -> bytes:
     return f"{len(data)} {hashlib.sha256(data).hexdigest()}\n".encode()
 
 
-@check("RFC 9293 3.8: 256 KiB up, FIN, digest back (half close by the app); RFC 1122 4.2.2.13; packetdrill shutdown-wr-close")
+@check(
+    "RFC 9293 3.8: 256 KiB up, FIN, digest back (half close by the app); RFC 1122 4.2.2.13; packetdrill shutdown-wr-close"
+)
 def bulk_up_half_close(c: Case) -> None:
     for v in c.variants():
         app = c.connect(DIGEST, **v)
@@ -66,7 +72,9 @@ def bulk_up_half_close(c: Case) -> None:
     require(once.read_to_end() == _digest(b"last"), "data with the FIN")
 
 
-@check("RFC 9293 3.6; packetdrill tcp/close/close-remote-fin-then-close, shutdown-rd: server ends first, app goes on sending")
+@check(
+    "RFC 9293 3.6; packetdrill tcp/close/close-remote-fin-then-close, shutdown-rd: server ends first, app goes on sending"
+)
 def server_half_close(c: Case) -> None:
     for v in c.variants():
         app = c.connect(EARLY_FIN, **v)
@@ -76,7 +84,10 @@ def server_half_close(c: Case) -> None:
         app.finish()
         app.expect_ack("ACK of our FIN")
         state = c.upstream(app, lambda s: s["eof"], "the end of our stream")
-        require(state["count"] == 100_000 and state["digest"] == hashlib.sha256(pattern(100_000)).hexdigest(), "what the app sent after the server's FIN")
+        require(
+            state["count"] == 100_000 and state["digest"] == hashlib.sha256(pattern(100_000)).hexdigest(),
+            "what the app sent after the server's FIN",
+        )
         require(not state["reset"], "the server saw a reset")
 
 
@@ -121,9 +132,12 @@ def data_retransmitted(c: Case) -> None:
     for v in c.variants():
         app = c.connect(PUPPET, **v)
         c.puppet(app, "send", data=b"lost on the way".hex())
-        copies = [app.expect(f"copy {number + 1} of unacknowledged data", lambda s: bool(s.data), timeout=4.0) for number in range(4)]
+        copies = [
+            app.expect(f"copy {number + 1} of unacknowledged data", lambda s: bool(s.data), timeout=4.0)
+            for number in range(4)
+        ]
         require(all(s.seq == app.rcv_nxt and s.data == b"lost on the way" for s in copies), "a retransmission differs")
-        gaps = [b.time - a.time for a, b in zip(copies, copies[1:], strict=False)]
+        gaps = [b.time - a.time for a, b in itertools.pairwise(copies)]
         require(gaps[0] > 0.08 if v else gaps[0] > 0.005, f"repeated after {gaps[0] * 1000:.0f} ms")
         require(gaps[2] > 1.6 * gaps[1], f"no exponential back-off: {[round(gap, 3) for gap in gaps]} s")
         app.absorb(copies[-1])
@@ -158,7 +172,9 @@ def fast_retransmit(c: Case) -> None:
                 blocks = p.sack((first, packet.seq + len(packet.data))) if app.sack_used else b""
                 app.ack(extra=blocks)
             sent = time.monotonic()
-            again = app.expect("retransmission after duplicate ACKs", lambda s: s.seq == missing.seq and bool(s.data), timeout=0.15)  # noqa: B023
+            again = app.expect(
+                "retransmission after duplicate ACKs", lambda s: s.seq == missing.seq and bool(s.data), timeout=0.15
+            )
             require(again.data == missing.data[: len(again.data)], "the retransmission differs")
             require(again.time - sent < 0.15, f"retransmitted only after {again.time - sent:.3f} s")
             for packet in segments[lost:]:
@@ -180,14 +196,22 @@ def out_of_order(c: Case) -> None:
             app = c.connect(PUPPET, **v)
             data = pattern(8000)
             order = list(range(0, 8000, 800))
-            (order.reverse, lambda order=order: random.Random(3).shuffle(order), order.sort, lambda order=order: order.extend(order[::-1]))[turn]()
+            (
+                order.reverse,
+                lambda order=order: random.Random(3).shuffle(order),
+                order.sort,
+                lambda order=order: order.extend(order[::-1]),
+            )[turn]()
             base = app.snd_nxt
             for at in order:
                 app.emit(p.ACK | p.PSH, data[at : at + 800], seq=base + at)
             app.snd_nxt = base + 8000 & MASK
             _acknowledged(app, base, data)
             state = c.upstream(app, lambda s: s["count"] >= 8000, "all octets")
-            require(state["digest"] == hashlib.sha256(data).hexdigest() and state["count"] == 8000, f"the order of the stream, turn {turn}")
+            require(
+                state["digest"] == hashlib.sha256(data).hexdigest() and state["count"] == 8000,
+                f"the order of the stream, turn {turn}",
+            )
         late = c.connect(DIGEST, **v)  # FIN overtakes the data
         late.emit(p.FIN | p.ACK, seq=late.snd_nxt + 1000)
         late.expect("duplicate ACK", lambda s: s.ack == late.snd_nxt)  # noqa: B023
@@ -221,13 +245,21 @@ def dupack_on_gap(c: Case) -> None:
             sent = time.monotonic()
             app.emit(p.ACK | p.PSH, b"x" * 100, seq=app.snd_nxt + number * 100)
             answer = app.expect(f"duplicate ACK {number}", strict=True)
-            require(answer.flags == p.ACK and answer.ack == app.snd_nxt and not answer.data, f"duplicate ACK {number}: {answer}")
-            require(answer.time - sent < 0.035, f"duplicate ACK {number} came after {(answer.time - sent) * 1000:.0f} ms, not at once")
+            require(
+                answer.flags == p.ACK and answer.ack == app.snd_nxt and not answer.data,
+                f"duplicate ACK {number}: {answer}",
+            )
+            require(
+                answer.time - sent < 0.035,
+                f"duplicate ACK {number} came after {(answer.time - sent) * 1000:.0f} ms, not at once",
+            )
             require(answer.window == app.peer_window >> app.peer_scale or number > 0, "")
         sent = time.monotonic()
         app.emit(p.ACK | p.PSH, b"y" * 100)  # RFC 5681 4.2: at once too when a gap is filled
         app.snd_nxt += 500
-        answer = app.expect_ack("ACK of the filled gap", timeout=1.0) if c.kernel else app.expect("ACK of the filled gap")
+        answer = (
+            app.expect_ack("ACK of the filled gap", timeout=1.0) if c.kernel else app.expect("ACK of the filled gap")
+        )
         require(answer.time - sent < 0.035, "the ACK of a filled gap is delayed")
 
 
@@ -255,7 +287,10 @@ def sack_block_on_gap(c: Case) -> None:
         app.emit(p.ACK | p.PSH, pattern(2000)[:200], seq=base)
         app.snd_nxt = base + 400 & MASK
         answer = app.expect_ack("ACK up to the next gap")
-        require({((a - base) & MASK, (b - base) & MASK) for a, b in answer.sack_blocks} == {(500, 600), (800, 900)}, f"SACK after the first gap was filled: {answer.sack_blocks}")
+        require(
+            {((a - base) & MASK, (b - base) & MASK) for a, b in answer.sack_blocks} == {(500, 600), (800, 900)},
+            f"SACK after the first gap was filled: {answer.sack_blocks}",
+        )
         app.emit(p.ACK | p.PSH, pattern(2000)[400:500], seq=base + 400)
         app.emit(p.ACK | p.PSH, pattern(2000)[600:800], seq=base + 600)
         app.snd_nxt = base + 900 & MASK
@@ -284,7 +319,9 @@ def partial_overlap(c: Case) -> None:
             app.snd_nxt = base + 600 & MASK
             _acknowledged(app, base, data)
             state = c.upstream(app, lambda s: s["count"] >= 600, "the data")
-            require(state["count"] == 600 and bytes.fromhex(state["head"]) == data, f"the stream after overlaps {order}")
+            require(
+                state["count"] == 600 and bytes.fromhex(state["head"]) == data, f"the stream after overlaps {order}"
+            )
         app = c.connect(PUPPET, **v)  # what was acknowledged stays as it was
         app.write(b"ORIGINAL")
         app.emit(p.ACK | p.PSH, b"FORGERY!+new", seq=app.snd_nxt - 8)
@@ -312,7 +349,9 @@ def sequence_wrap(c: Case) -> None:
             app.expect("duplicate ACK", lambda s: s.ack == base)  # noqa: B023
             app.write(b"first" + b"second")
             app.finish()
-            require(app.read_to_end() == _digest(pattern(100_000) + b"firstsecond"), f"100,000 octets from ISS {iss:#x}")
+            require(
+                app.read_to_end() == _digest(pattern(100_000) + b"firstsecond"), f"100,000 octets from ISS {iss:#x}"
+            )
     for iss in (0xFFFFFFFF - 200, 0xFFFFFFFF - 250):  # a gap right at the wrap
         app = c.connect(PUPPET, iss=iss)
         base = app.snd_nxt
@@ -320,7 +359,10 @@ def sequence_wrap(c: Case) -> None:
             app.emit(p.ACK | p.PSH, pattern(500)[at : at + 100], seq=base + at)
         app.snd_nxt = base + 500 & MASK
         _acknowledged(app, base, pattern(500))
-        require(bytes.fromhex(c.upstream(app, lambda s: s["count"] >= 500, "the data")["head"]) == pattern(500), "reordering across the wrap")
+        require(
+            bytes.fromhex(c.upstream(app, lambda s: s["count"] >= 500, "the data")["head"]) == pattern(500),
+            "reordering across the wrap",
+        )
 
 
 @check("RFC 9293 3.7.1 MUST-16; packetdrill tcp/mss")
@@ -337,7 +379,10 @@ def _segments_up_to(app: TcpApp, most: int, count: int) -> None:
     while not app.fin:
         packet = app.expect("data", timeout=4.0)
         largest = max(largest, len(packet.data) + packet.option_octets)
-        require(largest <= most, f"a segment of {len(packet.data)} octets and {packet.option_octets} of options; the app's MSS allows {most} (RFC 6691)")
+        require(
+            largest <= most,
+            f"a segment of {len(packet.data)} octets and {packet.option_octets} of options; the app's MSS allows {most} (RFC 6691)",
+        )
         if app.absorb(packet):
             app.ack()
     require(len(app.data) == count and bytes(app.data) == pattern(count), "the data in small segments")
@@ -354,7 +399,10 @@ def default_mss(c: Case) -> None:
             got = 0
             while not app.fin:
                 packet = app.expect("data", timeout=4.0)
-                require(len(packet.data) + packet.option_octets <= most, f"a segment of {len(packet.data)} octets without an MSS option, at most {most}")
+                require(
+                    len(packet.data) + packet.option_octets <= most,
+                    f"a segment of {len(packet.data)} octets without an MSS option, at most {most}",
+                )
                 got += len(packet.data)
                 if app.absorb(packet):
                     app.ack()
@@ -368,7 +416,10 @@ def obey_receive_window(c: Case) -> None:
             app = c.connect(PUPPET, window=window, **{**v, "wscale": None})
             c.puppet(app, "send", count=60_000)
             got = _window_filled(app, window)
-            require(got == window if window < 1460 else got > min(window, 14_000) - 1460, f"{got} of {window} octets of window used")
+            require(
+                got == window if window < 1460 else got > min(window, 14_000) - 1460,
+                f"{got} of {window} octets of window used",
+            )
             right = app.rcv_nxt + window
             for _ in range(3):  # the window slides
                 app.rcv_nxt = app.rcv_nxt + got & MASK
@@ -383,8 +434,12 @@ def obey_receive_window(c: Case) -> None:
         app.window = 10_000 - got
         app.ack()
         while (packet := app.next(0.12)) is not None:
-            require(((packet.seq + len(packet.data) - app.rcv_nxt) & MASK) <= max(1, app.window) or not packet.data or ((app.rcv_nxt - packet.seq) & MASK) < 20_000,
-                    f"sent past a window of {app.window}: {packet}")  # fmt: skip
+            require(
+                ((packet.seq + len(packet.data) - app.rcv_nxt) & MASK) <= max(1, app.window)
+                or not packet.data
+                or ((app.rcv_nxt - packet.seq) & MASK) < 20_000,
+                f"sent past a window of {app.window}: {packet}",
+            )
 
 
 def _window_filled(app: TcpApp, window: int) -> int:
@@ -418,7 +473,10 @@ def obey_window_scale(c: Case) -> None:
             app.rcv_nxt = app.rcv_nxt + got & MASK
             app.ack()
             more = _window_filled(app, word << scale)
-            require(more > min(0.7 * (word << scale), 13_000), f"only {more} octets sent into a window of {word} << {scale}: is it scaled?")
+            require(
+                more > min(0.7 * (word << scale), 13_000),
+                f"only {more} octets sent into a window of {word} << {scale}: is it scaled?",
+            )
     app = c.connect(PUPPET, wscale=7, window=65535 << 7)  # the SYN's own window is not scaled, ours is huge later
     c.puppet(app, "send", count=60_000)
     require(app.read(60_000) == pattern(60_000), "a huge window")
@@ -440,10 +498,13 @@ def zero_window_probe(c: Case) -> None:
         for number in range(4 if not v else 2):
             probe = app.expect(f"zero window probe {number + 1}", timeout=6.0)
             require(len(probe.data) <= 1, f"{len(probe.data)} octets into a window of zero")
-            require(probe.seq in ((app.rcv_nxt - 1) & MASK, app.rcv_nxt), f"SEQ of the probe: {probe}, expected about {app.rcv_nxt}")
+            require(
+                probe.seq in ((app.rcv_nxt - 1) & MASK, app.rcv_nxt),
+                f"SEQ of the probe: {probe}, expected about {app.rcv_nxt}",
+            )
             times.append(probe.time)
             app.ack()
-        gaps = [b - a for a, b in zip(times, times[1:], strict=False)]
+        gaps = [b - a for a, b in itertools.pairwise(times)]
         if not v:
             require(gaps[-1] > 1.5 * gaps[0], f"probes do not back off: {[round(gap, 2) for gap in gaps]} s")
         app.window = 65535
@@ -490,7 +551,10 @@ def upstream_stall_backpressure(c: Case) -> None:
     app.note(probe)
     c.serving()
     c.puppet(app, "resume")
-    require(app.pump(lambda: app.peer_window > 1448, 2.5), "no window update after the server reads again: the app would wait for its own probe")
+    require(
+        app.pump(lambda: app.peer_window > 1448, 2.5),
+        "no window update after the server reads again: the app would wait for its own probe",
+    )
     rest = pattern(1 << 20)
     app.write(rest, 10)
     app.finish()

@@ -35,7 +35,10 @@ def app_rst_reaches_upstream(c: Case) -> None:
             app.silence(0.1, "after our RST")
     old = c.connect(PUPPET)  # an old timestamp does not stop a RST (RFC 7323 5.3)
     old.emit(p.RST | p.ACK, tsval=old.tsval - 100_000)
-    require(c.upstream(old, lambda s: s["reset"] or s["eof"], "the reset")["reset"], "clean end for a RST with an old timestamp")
+    require(
+        c.upstream(old, lambda s: s["reset"] or s["eof"], "the reset")["reset"],
+        "clean end for a RST with an old timestamp",
+    )
     half = c.connect(PUPPET)  # after our FIN
     half.finish()
     half.expect_ack("ACK of our FIN")
@@ -84,7 +87,10 @@ def _reset_comes(app: TcpApp, when: str) -> None:
         packet = app.expect(f"RST {when}", timeout=2.5)
         require(not packet.flags & p.FIN, f"an upstream reset {when} is shown as FIN")
         if packet.flags & p.RST:
-            require(packet.seq == app.rcv_nxt, f"the RST {when} has SEQ {packet.seq}, the app expects {app.rcv_nxt}: it would be challenged")
+            require(
+                packet.seq == app.rcv_nxt,
+                f"the RST {when} has SEQ {packet.seq}, the app expects {app.rcv_nxt}: it would be challenged",
+            )
             return
         app.absorb(packet)
 
@@ -142,18 +148,27 @@ def ack_of_unsent_data(c: Case) -> None:
             app = c.connect(PUPPET, **v)
             app.emit(p.ACK, ack=app.rcv_nxt + offset)
             app.emit(p.ACK | p.PSH, b"liar", ack=app.rcv_nxt + offset)
-            app.silence(0.1, f"an ACK {offset} beyond SND.NXT", lambda s: s.flags == p.ACK and s.ack == app.snd_nxt and not s.data)  # noqa: B023
+            app.silence(
+                0.1,
+                f"an ACK {offset} beyond SND.NXT",
+                lambda s: s.flags == p.ACK and s.ack == app.snd_nxt and not s.data,
+            )
             c.puppet(app, "send", data=b"unharmed".hex())
             require(app.read(8) == b"unharmed", "the connection suffers from an ACK of what was not sent")
             app.push(b"truth")
             app.expect_ack("ACK of true data")
             state = c.upstream(app, lambda s: s["count"] >= 5, "the true data")
-            require(bytes.fromhex(state["head"]) == b"truth", f"data with an unacceptable ACK was delivered: {bytes.fromhex(state['head'])!r}")
+            require(
+                bytes.fromhex(state["head"]) == b"truth",
+                f"data with an unacceptable ACK was delivered: {bytes.fromhex(state['head'])!r}",
+            )
     early = c.tcp(PUPPET)  # in SYN-RECEIVED: <SEQ=SEG.ACK><CTL=RST>
     early.handshake_to_syn_ack()
     early.ack(ack=early.rcv_nxt + 1000)
     answer = early.expect("RST to a wrong ACK in SYN-RECEIVED", lambda s: not s.flags & p.SYN)
-    require(answer.flags & p.RST and answer.seq == (early.rcv_nxt + 1000) & MASK, f"wrong ACK in SYN-RECEIVED: {answer}")
+    require(
+        answer.flags & p.RST and answer.seq == (early.rcv_nxt + 1000) & MASK, f"wrong ACK in SYN-RECEIVED: {answer}"
+    )
 
 
 @check("RFC 9293 3.4 MUST-13ff; packetimpact tcp_outside_the_window")
@@ -183,7 +198,10 @@ def old_data_acked(c: Case) -> None:
             require(answer.flags == p.ACK and answer.ack == app.snd_nxt, f"old data: {answer}")
         app.write(b"new")
         state = c.upstream(app, lambda s: s["count"] >= 203, "the data")
-        require(state["count"] == 203 and bytes.fromhex(state["head"]).endswith(b"789new"), f"old data was delivered again ({state['count']} octets)")
+        require(
+            state["count"] == 203 and bytes.fromhex(state["head"]).endswith(b"789new"),
+            f"old data was delivered again ({state['count']} octets)",
+        )
 
 
 @check("RFC 7323 5.3; packetimpact tcp_paws_mechanism")
@@ -196,14 +214,19 @@ def paws(c: Case) -> None:
         for age in (2000, 1_000_000, 1 << 30):
             app.emit(p.ACK | p.PSH, b"stale", tsval=app.tsval - age)
             answer = app.expect("ACK to a segment with an old timestamp", strict=True)
-            require(answer.flags == p.ACK and answer.ack == app.snd_nxt, f"PAWS: wanted ACK of {app.snd_nxt}, got {answer}")
+            require(
+                answer.flags == p.ACK and answer.ack == app.snd_nxt, f"PAWS: wanted ACK of {app.snd_nxt}, got {answer}"
+            )
         app.emit(p.FIN | p.ACK, tsval=app.tsval - 5000)
         answer = app.expect("ACK to a FIN with an old timestamp", strict=True, timeout=1.2)
         require(answer.ack == app.snd_nxt, "a FIN with an old timestamp was taken")
         app.push(b"again")
         app.expect_ack()
         state = c.upstream(app, lambda s: s["count"] >= 10, "the data")
-        require(bytes.fromhex(state["head"]) == b"freshagain" and not state["eof"], "a segment with an old timestamp was delivered")
+        require(
+            bytes.fromhex(state["head"]) == b"freshagain" and not state["eof"],
+            "a segment with an old timestamp was delivered",
+        )
     wrapped = c.connect(PUPPET, tsval=0xFFFFFFFF - 50)  # the timestamp clock wraps
     for _ in range(4):
         wrapped.write(b"wrap")
@@ -231,7 +254,10 @@ def timestamp_echo(c: Case) -> None:
         time.sleep(0.02)
         app.emit(p.ACK, b"gap", seq=app.snd_nxt + 10)  # RFC 7323 4.3: an out-of-order segment does not change TS.Recent
         answer = app.expect("duplicate ACK")
-        require((answer.tsecr - stamp) & MASK > 1 << 31 or answer.tsecr == stamp, "TSecr of a duplicate ACK is that of the out-of-order segment")
+        require(
+            (answer.tsecr - stamp) & MASK > 1 << 31 or answer.tsecr == stamp,
+            "TSecr of a duplicate ACK is that of the out-of-order segment",
+        )
         time.sleep(0.02)
         stamp = app.tsval
         app.emit(p.ACK | p.PSH, b"0123456789", tsval=stamp)  # fills the gap
@@ -247,7 +273,10 @@ def keepalive_answered(c: Case) -> None:
             app.write(b"some data")
             app.emit(p.ACK, data, seq=app.snd_nxt - 1)
             answer = app.expect("answer to a keep-alive", strict=True)
-            require(answer.flags == p.ACK and answer.ack == app.snd_nxt and answer.seq == app.rcv_nxt, f"keep-alive: {answer}")
+            require(
+                answer.flags == p.ACK and answer.ack == app.snd_nxt and answer.seq == app.rcv_nxt,
+                f"keep-alive: {answer}",
+            )
             state = c.upstream(app, lambda s: s["count"] >= 9, "the data")
             require(state["count"] == 9, "a keep-alive's octet was delivered")
         fresh = c.connect(**v)

@@ -7,6 +7,7 @@ RFCs: 791, 8200, 9293, 7323, 2018, 768, 792, 4443, 1071.
 
 from __future__ import annotations
 
+import itertools
 import struct
 from dataclasses import dataclass, field
 
@@ -50,8 +51,20 @@ def padded(options: bytes) -> bytes:
     return options + b"\x01" * (-len(options) % 4)
 
 
-def ip4(src: bytes, dst: bytes, protocol: int, payload: bytes, *, ttl: int = 64, ident: int = 0, flags: int = DF, options: bytes = b"", total: int | None = None,
-        bad_checksum: bool = False, trailer: bytes = b"") -> bytes:  # fmt: skip
+def ip4(
+    src: bytes,
+    dst: bytes,
+    protocol: int,
+    payload: bytes,
+    *,
+    ttl: int = 64,
+    ident: int = 0,
+    flags: int = DF,
+    options: bytes = b"",
+    total: int | None = None,
+    bad_checksum: bool = False,
+    trailer: bytes = b"",
+) -> bytes:
     """An IPv4 packet; `flags` is the whole flags and offset field, `trailer` are octets past the total length."""
     ihl = 5 + (len(options) + 3) // 4
     options = options.ljust((ihl - 5) * 4, b"\0")
@@ -61,8 +74,17 @@ def ip4(src: bytes, dst: bytes, protocol: int, payload: bytes, *, ttl: int = 64,
     return head[:10] + struct.pack("!H", value) + head[12:] + payload + trailer
 
 
-def ip6(src: bytes, dst: bytes, protocol: int, payload: bytes, *, hop: int = 64, extensions: tuple[tuple[int, bytes], ...] = (), total: int | None = None,
-        trailer: bytes = b"") -> bytes:  # fmt: skip
+def ip6(
+    src: bytes,
+    dst: bytes,
+    protocol: int,
+    payload: bytes,
+    *,
+    hop: int = 64,
+    extensions: tuple[tuple[int, bytes], ...] = (),
+    total: int | None = None,
+    trailer: bytes = b"",
+) -> bytes:
     """An IPv6 packet; `extensions` are (header number, body from its third octet on), chained before the payload."""
     chain = b""
     numbers = [number for number, _ in extensions] + [protocol]
@@ -80,18 +102,40 @@ def _padding(count: int) -> bytes:
     return b"\0" if count == 1 else bytes((1, count - 2)) + bytes(count - 2)
 
 
-def tcp(src: bytes, dst: bytes, sport: int, dport: int, seq: int, ack: int, flags: int, window: int = 65535, options: bytes = b"", data: bytes = b"", *, urgent: int = 0,
-        bad_checksum: bool = False, raw_options: bool = False, offset: int | None = None) -> bytes:  # fmt: skip
+def tcp(
+    src: bytes,
+    dst: bytes,
+    sport: int,
+    dport: int,
+    seq: int,
+    ack: int,
+    flags: int,
+    window: int = 65535,
+    options: bytes = b"",
+    data: bytes = b"",
+    *,
+    urgent: int = 0,
+    bad_checksum: bool = False,
+    raw_options: bool = False,
+    offset: int | None = None,
+) -> bytes:
     options = options if raw_options else padded(options)
     words = 5 + len(options) // 4 if offset is None else offset
-    head = struct.pack("!HHIIBBHHH", sport, dport, seq & 0xFFFFFFFF, ack & 0xFFFFFFFF, words << 4, flags, window, 0, urgent) + options
+    head = (
+        struct.pack(
+            "!HHIIBBHHH", sport, dport, seq & 0xFFFFFFFF, ack & 0xFFFFFFFF, words << 4, flags, window, 0, urgent
+        )
+        + options
+    )
     value = checksum(pseudo(src, dst, TCP, len(head) + len(data)) + head + data)
     if bad_checksum:
         value ^= 0x5555
     return head[:16] + struct.pack("!H", value) + head[18:] + data
 
 
-def udp(src: bytes, dst: bytes, sport: int, dport: int, data: bytes, *, value: int | None = None, length: int | None = None) -> bytes:
+def udp(
+    src: bytes, dst: bytes, sport: int, dport: int, data: bytes, *, value: int | None = None, length: int | None = None
+) -> bytes:
     """A UDP datagram; `value` overrides the checksum, `length` the length field."""
     size = 8 + len(data) if length is None else length
     head = struct.pack("!HHHH", sport, dport, size, 0)
@@ -115,7 +159,10 @@ def ip(src: bytes, dst: bytes, protocol: int, payload: bytes) -> bytes:
 def fragments(src: bytes, dst: bytes, protocol: int, payload: bytes, ident: int, cuts: list[int]) -> list[bytes]:
     """Fragments of one packet in order; `cuts` are the inner borders (multiples of eight octets)."""
     borders = [0, *cuts, len(payload)]
-    return [fragment(src, dst, protocol, payload[a:b], ident, a, more=b < len(payload)) for a, b in zip(borders, borders[1:], strict=False)]
+    return [
+        fragment(src, dst, protocol, payload[a:b], ident, a, more=b < len(payload))
+        for a, b in itertools.pairwise(borders)
+    ]
 
 
 def fragment(src: bytes, dst: bytes, protocol: int, part: bytes, ident: int, start: int, *, more: bool) -> bytes:
@@ -171,7 +218,11 @@ class Packet:
 
     def __str__(self) -> str:
         if self.protocol == TCP:
-            names = "".join(letter for bit, letter in zip((1, 2, 4, 8, 16, 32, 64, 128), "FSRPAUEC", strict=True) if self.flags & bit)
+            names = "".join(
+                letter
+                for bit, letter in zip((1, 2, 4, 8, 16, 32, 64, 128), "FSRPAUEC", strict=True)
+                if self.flags & bit
+            )
             return f"[{names or '-'} seq={self.seq} ack={self.ack} win={self.window} len={len(self.data)} options={sorted(self.options)}]"
         if self.protocol in (ICMP, ICMP6):
             return f"[ICMP type={self.kind} code={self.code}]"
@@ -220,7 +271,11 @@ def _parse_ip6(packet: Packet, raw: bytes) -> None:
     while header in (HOP_BY_HOP, DESTINATION, FRAGMENT) and at + 8 <= len(raw):
         if header == FRAGMENT:
             word = int.from_bytes(raw[at + 2 : at + 4], "big")
-            packet.offset, packet.more, packet.ident = word & 0xFFF8, bool(word & 1), int.from_bytes(raw[at + 4 : at + 8], "big")
+            packet.offset, packet.more, packet.ident = (
+                word & 0xFFF8,
+                bool(word & 1),
+                int.from_bytes(raw[at + 4 : at + 8], "big"),
+            )
             header, at = raw[at], at + 8
         else:
             header, at = raw[at], at + (raw[at + 1] + 1) * 8
@@ -263,7 +318,9 @@ def _parse_tcp(packet: Packet, body: bytes) -> None:
     if len(body) < 20:
         packet.faults.append("TCP shorter than its header")
         return
-    packet.sport, packet.dport, packet.seq, packet.ack, words, packet.flags, packet.window, _, urgent = struct.unpack_from("!HHIIBBHHH", body)
+    packet.sport, packet.dport, packet.seq, packet.ack, words, packet.flags, packet.window, _, urgent = (
+        struct.unpack_from("!HHIIBBHHH", body)
+    )
     size = (words >> 4) * 4
     if size < 20 or size > len(body):
         packet.faults.append(f"TCP data offset {size} of {len(body)}")

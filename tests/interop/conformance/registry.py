@@ -34,7 +34,9 @@ class Check:
 CHECKS: dict[str, Check] = {}
 
 
-def check(source: str, *, group: str = "wire", alone: bool = False, order: int = 0) -> Callable[[Callable[[Case], None]], Callable[[Case], None]]:
+def check(
+    source: str, *, group: str = "wire", alone: bool = False, order: int = 0
+) -> Callable[[Callable[[Case], None]], Callable[[Case], None]]:
     """Register a check under its function's name (DNS rows without the ``dns_`` that keeps them apart)."""
 
     def register(run: Callable[[Case], None]) -> Callable[[Case], None]:
@@ -42,8 +44,6 @@ def check(source: str, *, group: str = "wire", alone: bool = False, order: int =
         return run
 
     return register
-
-
 
 
 class Case:
@@ -69,7 +69,9 @@ class Case:
     def destination(self, v6: bool = False) -> bytes:
         return self.bench.destination(v6)
 
-    def tcp(self, port: int = ECHO, *, v6: bool = False, dst: bytes | None = None, src: bytes | None = None, **options: Any) -> TcpApp:
+    def tcp(
+        self, port: int = ECHO, *, v6: bool = False, dst: bytes | None = None, src: bytes | None = None, **options: Any
+    ) -> TcpApp:
         """A client that has sent nothing yet."""
         return TcpApp(self.wire, src or self.client(v6), dst or self.destination(v6), port, **options)
 
@@ -78,7 +80,15 @@ class Case:
         app.connect()
         return app
 
-    def udp(self, port: int, *, v6: bool = False, dst: bytes | None = None, src: bytes | None = None, sport: int | None = None) -> UdpApp:
+    def udp(
+        self,
+        port: int,
+        *,
+        v6: bool = False,
+        dst: bytes | None = None,
+        src: bytes | None = None,
+        sport: int | None = None,
+    ) -> UdpApp:
         return UdpApp(self.wire, src or self.client(v6), dst or self.destination(v6), port, sport)
 
     def variants(self) -> Iterator[dict[str, Any]]:
@@ -87,7 +97,14 @@ class Case:
         yield {"ts": False, "sack": False, "wscale": None}
         yield {"v6": True}
 
-    def stray(self, timeout: float, wanted: Callable[[p.Packet], bool] = lambda _: True, *, v6: bool = False, address: bytes | None = None) -> p.Packet | None:
+    def stray(
+        self,
+        timeout: float,
+        wanted: Callable[[p.Packet], bool] = lambda _: True,
+        *,
+        v6: bool = False,
+        address: bytes | None = None,
+    ) -> p.Packet | None:
         """The next packet to the check's address that belongs to no flow (ICMP, above all)."""
         inbox, end = self.wire.address(address or self.client(v6)), time.monotonic() + timeout
         while (left := end - time.monotonic()) > 0:
@@ -110,7 +127,9 @@ class Case:
             require(time.monotonic() < end, "the server never saw the connection")
             time.sleep(0.01)
 
-    def upstream(self, app: TcpApp | bytes, wanted: Callable[[dict[str, Any]], bool], what: str, timeout: float = 3.0) -> dict[str, Any]:
+    def upstream(
+        self, app: TcpApp | bytes, wanted: Callable[[dict[str, Any]], bool], what: str, timeout: float = 3.0
+    ) -> dict[str, Any]:
         """Wait until the server's record of the newest connection satisfies `wanted`."""
         end, state = time.monotonic() + timeout, None
         while True:

@@ -5,7 +5,7 @@ Refuses to know: sockets.
 RFCs: 1035, 2308.
 
 Behaviours: ok, cname, nx, slow (0.8 s), silent, many (25 consecutive addresses), loop, selfloop, counts, cut, empty, forgedid, otherq, noqr. The last three come first as a lie
-that holds the address inverted (`evil`), 0.15 s later as the truth; with ``only`` after the behaviour (``forgedidonly``) the truth never comes.
+that holds another address (`evil`), 0.15 s later as the truth; with ``only`` after the behaviour (``forgedidonly``) the truth never comes.
 """
 
 from __future__ import annotations
@@ -41,7 +41,12 @@ def read_name(message: bytes, at: int) -> tuple[str, int]:
 
 def query(name: str, kind: int = A, ident: int = 0x1234, *, edns: bool = False) -> bytes:
     extra = b"\0" + struct.pack("!HHIH", 41, 1232, 0, 0) if edns else b""
-    return struct.pack("!HHHHHH", ident, 0x0100, 1, 0, 0, int(edns)) + encode_name(name) + struct.pack("!HH", kind, 1) + extra
+    return (
+        struct.pack("!HHHHHH", ident, 0x0100, 1, 0, 0, int(edns))
+        + encode_name(name)
+        + struct.pack("!HH", kind, 1)
+        + extra
+    )
 
 
 def name_for(behaviour: str, address: bytes, salt: str = "") -> str:
@@ -49,8 +54,8 @@ def name_for(behaviour: str, address: bytes, salt: str = "") -> str:
 
 
 def evil(address: bytes) -> bytes:
-    """The address that only a forged answer holds."""
-    return address[:-1] + bytes((address[-1] ^ 0x80,))
+    """The address that only a forged answer holds: in the same block of 32, so no other check's."""
+    return address[:-1] + bytes((address[-1] | 0x1F,))
 
 
 class Answer:
@@ -96,10 +101,26 @@ def respond(message: bytes, *, over_tcp: bool = False) -> list[tuple[float, byte
         return [(0.0, _message(ident, question, [], rcode=3))]
     if behaviour == "cname" and records:
         first, second = encode_name("edge.cdn.test"), encode_name("e1.far.test")
-        return [(0.0, _message(ident, question, [_named(b"\xc0\x0c", CNAME, first), _named(first, CNAME, second), _named(second, kind, address)]))]
+        return [
+            (
+                0.0,
+                _message(
+                    ident,
+                    question,
+                    [_named(b"\xc0\x0c", CNAME, first), _named(first, CNAME, second), _named(second, kind, address)],
+                ),
+            )
+        ]
     if behaviour == "many" and records:
         start = int.from_bytes(address, "big")
-        return [(0.0, _message(ident, question, [_record(kind, (start + n).to_bytes(len(address), "big")) for n in range(25)]))]
+        return [
+            (
+                0.0,
+                _message(
+                    ident, question, [_record(kind, (start + n).to_bytes(len(address), "big")) for n in range(25)]
+                ),
+            )
+        ]
     if behaviour in ("loop", "selfloop", "counts", "cut", "empty"):
         return [(0.0, _broken(behaviour, ident, question, kind, address))]
     lie = _lie(behaviour.removesuffix("only"), ident, question, kind, address)
@@ -116,7 +137,9 @@ def _record(kind: int, address: bytes) -> bytes:
     return _named(b"\xc0\x0c", kind, address)
 
 
-def _message(ident: bytes, question: bytes, records: list[bytes], rcode: int = 0, flags: int = 0x8180, count: int | None = None) -> bytes:
+def _message(
+    ident: bytes, question: bytes, records: list[bytes], rcode: int = 0, flags: int = 0x8180, count: int | None = None
+) -> bytes:
     answers = len(records) if count is None else count
     return ident + struct.pack("!HHHHH", flags | rcode, 1, answers, 0, 0) + question + b"".join(records)
 

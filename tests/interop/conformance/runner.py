@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import fnmatch
 import json
+import signal
 import sys
 import threading
 import time
@@ -55,7 +56,14 @@ def judge(bench: Bench, one: Check) -> Result:
     return Result(one.name, one.group, outcome, reason, time.monotonic() - start, one.source)
 
 
-def run_group(group: str, names: Iterable[str], *, engine: str = DEFAULT_ENGINE, kernel: bool = False, tell: Callable[[Result], None] = lambda _: None) -> list[Result]:
+def run_group(
+    group: str,
+    names: Iterable[str],
+    *,
+    engine: str = DEFAULT_ENGINE,
+    kernel: bool = False,
+    tell: Callable[[Result], None] = lambda _: None,
+) -> list[Result]:
     """Run the named checks of one group on a bench of their own."""
     wanted = [one for one in CHECKS.values() if one.group == group and one.name in set(names)]
     if not wanted:
@@ -71,14 +79,31 @@ def run_group(group: str, names: Iterable[str], *, engine: str = DEFAULT_ENGINE,
 
     with Bench(engine=engine, kernel=kernel, enforcement="strict" if group == "dns" else "off") as bench:
         with ThreadPoolExecutor(BESIDE) as pool:
-            list(pool.map(lambda one: run(bench, one), sorted((one for one in wanted if not one.alone), key=lambda one: one.name not in _LONG)))
+            list(
+                pool.map(
+                    lambda one: run(bench, one),
+                    sorted((one for one in wanted if not one.alone), key=lambda one: one.name not in _LONG),
+                )
+            )
         for one in sorted((one for one in wanted if one.alone), key=lambda one: one.order):
             run(bench, one)
     return [results[one.name] for one in wanted]
 
 
-_LONG = {"blackhole_not_accepted", "silent_resolver_servfail", "silent_resolver_delays_nobody", "forged_id_ignored", "forged_question_ignored", "forged_no_qr_ignored",
-         "compression_loops_survived", "large_counts_survived", "zero_window_probe", "data_retransmitted", "synack_retransmitted", "fin_retransmitted"}  # fmt: skip
+_LONG = {
+    "blackhole_not_accepted",
+    "silent_resolver_servfail",
+    "silent_resolver_delays_nobody",
+    "forged_id_ignored",
+    "forged_question_ignored",
+    "forged_no_qr_ignored",
+    "compression_loops_survived",
+    "large_counts_survived",
+    "zero_window_probe",
+    "data_retransmitted",
+    "synack_retransmitted",
+    "fin_retransmitted",
+}
 """Rows that mostly wait: started first."""
 
 
@@ -87,15 +112,27 @@ def total(group: str) -> int:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m tests.interop.conformance", description="Judge a network engine from outside.")
-    parser.add_argument("--engine", default=DEFAULT_ENGINE, metavar="CMD", help="command with {tun} {dns} {enforcement} {offload} {python} (default: %(default)s)")
-    parser.add_argument("--kernel", action="store_true", help="judge the Linux kernel in the engine's place (wire rows only)")
-    parser.add_argument("--only", action="append", metavar="NAME", help="these checks (patterns allowed, may be repeated)")
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.interop.conformance", description="Judge a network engine from outside."
+    )
+    parser.add_argument(
+        "--engine",
+        default=DEFAULT_ENGINE,
+        metavar="CMD",
+        help="command with {tun} {dns} {enforcement} {offload} {python} (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--kernel", action="store_true", help="judge the Linux kernel in the engine's place (wire rows only)"
+    )
+    parser.add_argument(
+        "--only", action="append", metavar="NAME", help="these checks (patterns allowed, may be repeated)"
+    )
     parser.add_argument("--group", choices=GROUPS, help="only wire or only dns")
     parser.add_argument("--json", metavar="FILE", help="write the results there")
     parser.add_argument("--smoke", action="store_true", help="instead: a real kernel as the app, engine with offloads")
     parser.add_argument("-v", "--verbose", action="store_true", help="say each result when it is known")
     options = parser.parse_args(arguments)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the namespaces are deleted
     if problem := unavailable():
         print(f"cannot run here: {problem}", file=sys.stderr)
         return 2
@@ -103,18 +140,29 @@ def main(arguments: list[str] | None = None) -> int:
         from .smoke import main as smoke
 
         return smoke(options.engine)
-    names = [name for name in CHECKS if not options.only or any(fnmatch.fnmatch(name, pattern) for pattern in options.only)]
+    names = [
+        name for name in CHECKS if not options.only or any(fnmatch.fnmatch(name, pattern) for pattern in options.only)
+    ]
     start, results = time.monotonic(), []
     for group in GROUPS:
         if options.group in (None, group) and not (options.kernel and group == "dns"):
-            results += run_group(group, names, engine=options.engine, kernel=options.kernel, tell=(lambda r: print(_line(r), flush=True)) if options.verbose else (lambda _: None))
+            results += run_group(
+                group,
+                names,
+                engine=options.engine,
+                kernel=options.kernel,
+                tell=(lambda r: print(_line(r), flush=True)) if options.verbose else (lambda _: None),
+            )
     if options.verbose:
         print()
     for result in results:
         print(_line(result))
     for group in sorted({result.group for result in results}, reverse=True):
         passed = sum(result.outcome == "pass" for result in results if result.group == group)
-        print(f"{group}: {passed} of {sum(r.group == group for r in results)}" + (f" (of {total(group)} in all)" if options.only else ""))
+        print(
+            f"{group}: {passed} of {sum(r.group == group for r in results)}"
+            + (f" (of {total(group)} in all)" if options.only else "")
+        )
     print(f"{time.monotonic() - start:.0f} s")
     if options.json:
         with open(options.json, "w") as file:

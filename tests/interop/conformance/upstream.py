@@ -26,7 +26,17 @@ if __package__:
 else:
     import resolver  # type: ignore[no-redef]
 
-ECHO, SINK, SOURCE, DIGEST, STALL, RESET_AT_ONCE, RESET_ON_DATA, EARLY_FIN, PUPPET = 7, 9, 19, 1001, 1002, 1003, 1004, 1005, 2000
+ECHO, SINK, SOURCE, DIGEST, STALL, RESET_AT_ONCE, RESET_ON_DATA, EARLY_FIN, PUPPET = (
+    7,
+    9,
+    19,
+    1001,
+    1002,
+    1003,
+    1004,
+    1005,
+    2000,
+)
 UDP_ECHO, UDP_MULTI, UDP_BIG = 7, 8, 10
 BLACKHOLE, CLOSED = 6666, 1
 BANNER = b"the server ends first\n"
@@ -37,7 +47,7 @@ _cache: dict[int, bytes] = {}
 
 def pattern(count: int, seed: int = 1) -> bytes:
     """Octets that tell any loss, repetition or reordering."""
-    if len(_cache.get(seed, b"")) < count:
+    if seed not in _cache or len(_cache[seed]) < count:
         _cache[seed] = random.Random(seed).randbytes(max(count, 65536))
     return _cache[seed][:count]
 
@@ -87,7 +97,15 @@ class Connection:
             self.sock.close()
 
     def state(self) -> dict[str, Any]:
-        return {"port": self.port, "count": self.count, "head": self.kept[:4096].hex(), "digest": self.digest.hexdigest(), "eof": self.eof, "reset": self.reset, "closed": self.closed}
+        return {
+            "port": self.port,
+            "count": self.count,
+            "head": self.kept[:4096].hex(),
+            "digest": self.digest.hexdigest(),
+            "eof": self.eof,
+            "reset": self.reset,
+            "closed": self.closed,
+        }
 
 
 async def echo(c: Connection) -> None:
@@ -144,8 +162,16 @@ async def puppet(c: Connection) -> None:
 
 
 SERVICES: dict[int, Callable[[Connection], Awaitable[None]]] = {
-    ECHO: echo, SINK: sink, SOURCE: source, DIGEST: digest, STALL: stall, RESET_AT_ONCE: reset_at_once, RESET_ON_DATA: reset_on_data, EARLY_FIN: early_fin, PUPPET: puppet,
-}  # fmt: skip
+    ECHO: echo,
+    SINK: sink,
+    SOURCE: source,
+    DIGEST: digest,
+    STALL: stall,
+    RESET_AT_ONCE: reset_at_once,
+    RESET_ON_DATA: reset_on_data,
+    EARLY_FIN: early_fin,
+    PUPPET: puppet,
+}
 
 
 class Upstream:
@@ -171,7 +197,9 @@ class Upstream:
                 self.attach_datagrams(family, port)
         await asyncio.start_unix_server(self.serve_control, control)
 
-    async def accept(self, listener: socket.socket, port: int, service: Callable[[Connection], Awaitable[None]]) -> None:
+    async def accept(
+        self, listener: socket.socket, port: int, service: Callable[[Connection], Awaitable[None]]
+    ) -> None:
         loop = asyncio.get_running_loop()
         while True:
             sock, _ = await loop.sock_accept(listener)
@@ -214,7 +242,9 @@ class Upstream:
                 data, ancillary, _, sender = sock.recvmsg(65535, 256)
             except OSError:
                 return
-            info = next((item for level, _, item in ancillary if level in (socket.IPPROTO_IP, socket.IPPROTO_IPV6)), b"")
+            info = next(
+                (item for level, _, item in ancillary if level in (socket.IPPROTO_IP, socket.IPPROTO_IPV6)), b""
+            )
             local = info[8:12] if family == socket.AF_INET else info[:16]
             self.datagrams.setdefault(socket.inet_ntop(family, local), []).append((port, data))
             if family == socket.AF_INET:
@@ -272,7 +302,9 @@ class Upstream:
     def drive(self, c: Connection, order: dict[str, Any]) -> bool:
         match order["do"]:
             case "send":
-                self.spawn(_quietly(c.write(bytes.fromhex(order["data"]) if "data" in order else pattern(order["count"]))))
+                self.spawn(
+                    _quietly(c.write(bytes.fromhex(order["data"]) if "data" in order else pattern(order["count"])))
+                )
             case "shutdown":
                 c.end()
             case "close":

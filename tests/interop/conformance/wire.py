@@ -107,7 +107,11 @@ class Wire:
                 continue
             for _ in range(256):
                 try:
-                    raw = self._port.recv(70000, socket.MSG_DONTWAIT) if isinstance(self._port, socket.socket) else os.read(self._port, 70000)
+                    raw = (
+                        self._port.recv(70000, socket.MSG_DONTWAIT)
+                        if isinstance(self._port, socket.socket)
+                        else os.read(self._port, 70000)
+                    )
                 except OSError:
                     break
                 self._sort(parse(raw, time.monotonic(), self._mtu))
@@ -146,7 +150,16 @@ class Wire:
             at += len(piece.payload)
             if not piece.more:
                 del self._pieces[key]
-                whole = Packet(packet.raw, packet.time, packet.version, packet.src, packet.dst, packet.protocol, packet.ttl, packet.ident)
+                whole = Packet(
+                    packet.raw,
+                    packet.time,
+                    packet.version,
+                    packet.src,
+                    packet.dst,
+                    packet.protocol,
+                    packet.ttl,
+                    packet.ident,
+                )
                 whole.payload = body
                 parse_transport(whole)
                 for fault in whole.faults:
