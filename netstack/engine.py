@@ -93,7 +93,6 @@ class Engine:
             gateways=gateways_of(config),
             icmp_limiter=RateLimiter(config.limits.icmp_errors_per_second),
             reset_limiter=RateLimiter(config.limits.resets_per_second),
-            codec=codec,
         )
         self.resolver = resolver
         self._resolver_timer = _ResolverTimer(resolver)

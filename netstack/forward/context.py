@@ -9,12 +9,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from netstack.codec.base import PacketCodec
 from netstack.config import Config
 from netstack.core.drops import DropReason
 from netstack.core.events import EventSink, FlowBlocked
 from netstack.core.flow import unpack_key
-from netstack.core.packet import Datagram, IcmpMessage
+from netstack.core.packet import IcmpMessage
 from netstack.core.ports import Dialer, Entropy, Tunnel
 from netstack.core.stats import Stats
 from netstack.core.timers import TimerQueue
@@ -43,7 +42,6 @@ class Context:
     gateways: tuple[bytes, ...]  # packed addresses of the engine itself
     icmp_limiter: RateLimiter
     reset_limiter: RateLimiter
-    codec: PacketCodec
     buffered: int = 0  # octets held for all flows, kept by the TCP forwarder
     _flow_id: int = 0
     _blocked: dict[bytes, float] = field(default_factory=dict)
@@ -73,10 +71,6 @@ class Context:
             self.tunnel.write_icmp(message)
         else:
             self.drop(DropReason.RATE_LIMITED)
-
-    def quote(self, datagram: Datagram) -> bytes:
-        """The packet that the app sent, made again from what a socket error kept of it."""
-        return self.codec.emit_datagram(datagram, 65_535)[0]
 
     def report_blocked(self, key: bytes, verdict: Verdict, now: float) -> None:
         """Emit FlowBlocked, once a second for each flow, so that a retrying app is not a storm of events."""

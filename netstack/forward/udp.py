@@ -43,7 +43,8 @@ UNREACHABLE = {
 class _Peer:
     """One destination of a mapping."""
 
-    __slots__ = ("endpoint", "flow", "flow_id", "judged_at", "key", "octets_down", "octets_up", "policy", "reply_key")
+    __slots__ = ("endpoint", "flow", "flow_id", "header", "judged_at", "key", "octets_down", "octets_up", "policy",
+                 "reply_key")  # fmt: skip
 
     def __init__(self, key: bytes, flow: FiveTuple, flow_id: int) -> None:
         self.key = key
@@ -55,6 +56,7 @@ class _Peer:
         self.policy = -1
         self.octets_up = 0
         self.octets_down = 0
+        self.header = b""  # of the last packet, up to its payload: an ICMP error quotes it
 
 
 class UdpSession:
@@ -232,6 +234,7 @@ class UdpForwarder:
         session.last_seen = now
         session.sent += 1
         peer.octets_up += len(payload)
+        peer.header = bytes(datagram.packet[: len(datagram.packet) - len(payload)])
         if not session.is_stun and bytes(payload[4:8]) == STUN_COOKIE:
             session.is_stun = True
         sessions = self.sessions
@@ -279,7 +282,7 @@ class UdpForwarder:
         return seen
 
     def _report_error(self, session: UdpSession, peer: _Peer, error: SocketError, now: float) -> None:
-        packet = self.context.quote(Datagram(peer.key, error.payload))
+        packet = peer.header + error.payload
         if error.errno == errno.EMSGSIZE:
             message = icmp.packet_too_big(packet, error.info, error.offender)
         elif error.errno == errno.ECONNREFUSED:

@@ -88,16 +88,21 @@ def _version(packet: Octets) -> int:
 def _error(packet: Octets, kind: int, code: int, rest: int, source: bytes | None) -> IcmpMessage | None:
     """An error that quotes as much of `packet` as the whole error may hold, or None (RFC 1122 3.2.2, 4443 2.4)."""
     if _version(packet) == 4:
-        header = ipv4.parse_ipv4(packet, verify=False)
+        header = ipv4.parse_ipv4(_filled(packet, int.from_bytes(packet[2:4], "big")), verify=False)
         if not isinstance(header, ipv4.Ipv4Header) or header.fragment_offset or not _may_answer4(packet, header):
             return None
         quoted = bytes(packet[: min(header.length, V4_LIMIT - 28)])
         return IcmpMessage(4, source or header.destination, header.source, kind, code, rest, quoted)
-    parsed = ipv6.parse_ipv6(packet)
+    parsed = ipv6.parse_ipv6(_filled(packet, 40 + int.from_bytes(packet[4:6], "big")))
     if not isinstance(parsed, ipv6.Ipv6Header) or not _may_answer6(packet, parsed, kind):
         return None
     quoted = bytes(packet[: min(parsed.length, V6_LIMIT - 48)])
     return IcmpMessage(6, source or parsed.destination, parsed.source, kind, code, rest, quoted)
+
+
+def _filled(packet: Octets, length: int) -> Octets:
+    """A packet of which only the start was kept is as long as it says."""
+    return packet if len(packet) >= length else bytes(packet) + bytes(length - len(packet))
 
 
 def _may_answer4(packet: Octets, header: ipv4.Ipv4Header) -> bool:
