@@ -126,5 +126,3 @@ class Counts:
     def checksums_as_dict(self) -> dict[str, Any]:
         """Layer -> state (good, bad, unverified, absent, not_present) -> packets."""
         return {layer: dict(sorted(states.items())) for layer, states in sorted(self.checksums.items())}
-
-

@@ -95,7 +95,8 @@ def _read_record(octets: bytes, at: int, message: DnsMessage) -> int:
         record.value = format_address(octets[at : at + size])
     elif kind == CNAME and size:
         record.value = read_name(octets, at)[0]
-    return at + size
+    end: int = at + size
+    return end
 
 
 def read_name(octets: bytes, at: int) -> tuple[str, int]:

@@ -222,9 +222,7 @@ def _print_result(result: dict[str, Any], out: TextIO, *, verify: bool) -> None:
     if result["flows"]:
         print(file=out)
         rows = [_cells(row) for row in result["flows"]]
-        widths = [
-            min(most, max(len(cells[at]) for cells in [_HEADS, *rows])) for at, most in enumerate(_WIDEST)
-        ]
+        widths = [min(most, max(len(cells[at]) for cells in [_HEADS, *rows])) for at, most in enumerate(_WIDEST)]
         print(_line(_HEADS, widths, "OCTETS", "STREAMS" if verify else ""), file=out)
         for row, cells in zip(result["flows"], rows, strict=True):
             octets = f"{row['octets_up']}/{row['octets_down']}"
