@@ -69,6 +69,8 @@ def main() -> None:
     target = Path(sys.argv[1]) if len(sys.argv) > 1 else HERE.parent / "netstack" / "codec"
     os.chdir(_WORK)
     built = Path(ffi.compile(tmpdir=str(_WORK)))
+    for stale in target.glob("_native.*"):  # setup.py names it for the stable ABI, and Python takes the other first
+        stale.unlink()
     shutil.copy(built, target)
     shutil.rmtree(_WORK)
     print(target / built.name)

@@ -12,7 +12,7 @@
 /* cdef begin */
 
 /* Of the descriptor and of every signature below; netstack/codec/base.py holds the same number. */
-#define NETSTACK_LAYOUT_VERSION 1
+#define NETSTACK_LAYOUT_VERSION 2
 
 #define NETSTACK_KIND_TCP 1
 #define NETSTACK_KIND_UDP 2
@@ -56,7 +56,7 @@ typedef struct {
     uint32_t packet_at, packet_length;
     uint32_t payload_at, payload_length;
     uint32_t options_at;
-    uint16_t options_length, padding;
+    uint16_t options_length, ack_advance;
 } netstack_descriptor;
 
 /* codec/base.py PacketBatch; `descriptors` has capacity + NETSTACK_MAX_DATAGRAMS records. */

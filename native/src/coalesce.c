@@ -41,7 +41,7 @@ static int may_merge(const netstack_descriptor *lane, const netstack_descriptor 
     if (lane->options_length || new->options_length || lane->bits != new->bits) return 0;
     if (lane->tos != new->tos || lane->hop_limit != new->hop_limit) return 0;
     if (lane->seq + lane->payload_length != new->seq || lane->nsegs + new->nsegs > 0xffff) return 0;
-    if (advance >= 0x80000000u || new->ts_val - lane->ts_val >= 0x80000000u) return 0;
+    if (advance + lane->ack_advance > 0xffff || advance > 0xffff || new->ts_val - lane->ts_val >= 0x80000000u) return 0;
     if (lane->payload_length) return new->payload_length > 0;
     return !new->payload_length && advance > 0;
 }
@@ -102,6 +102,7 @@ static void add(ns_filling *f, uint32_t base) {
     lane->flags |= new->flags;
     lane->nsegs = (uint16_t)(lane->nsegs + new->nsegs);
     lane->window = new->window;
+    lane->ack_advance = (uint16_t)(lane->ack_advance + (new->ack - lane->ack));
     lane->ack = new->ack;
     lane->ts_val = new->ts_val;
     lane->ts_ecr = new->ts_ecr;
@@ -221,5 +222,5 @@ void netstack_number_fields(netstack_descriptor *d) {
     d->kind = 1, d->bits = 2, d->flags = 3, d->tos = 4, d->nsegs = 5, d->reason = 6, d->hop_limit = 7;
     d->key[0] = d->key[37] = 8, d->window = 9, d->seq = 10, d->ack = 11, d->ts_val = 12, d->ts_ecr = 13;
     d->packet_at = 14, d->packet_length = 15, d->payload_at = 16, d->payload_length = 17;
-    d->options_at = 18, d->options_length = 19, d->padding = 20;
+    d->options_at = 18, d->options_length = 19, d->ack_advance = 20;
 }

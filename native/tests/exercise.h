@@ -35,7 +35,7 @@ static void check_batch(const netstack_batch *b) {
         MUST((uint64_t)d->packet_at + d->packet_length <= b->arena_size);
         MUST((uint64_t)d->payload_at + d->payload_length <= b->arena_size);
         MUST((uint64_t)d->options_at + d->options_length <= b->arena_size && d->options_length <= 40);
-        MUST(d->nsegs >= 1 && d->padding == 0);
+        MUST(d->nsegs >= 1 && (d->nsegs > 1 || d->ack_advance == 0));
         MUST((d->kind == NETSTACK_KIND_BAD) == (d->reason != 0 && d->key[0] == 0));
         if (d->kind == NETSTACK_KIND_TCP) segments += d->nsegs;
         else others++;

@@ -30,7 +30,7 @@ class DropReason(IntEnum):
     BAD_FRAGMENT = 15  # fragment offset/length impossible
     BAD_GSO = 16  # virtio-net header contradicts the packet
     NO_NEXT_HEADER = 17  # IPv6 "no next header"
-    ROUTING_HEADER = 18  # IPv6 routing header type 0 or with segments left (RFC 5095, RFC 8200 4.4)
+    ROUTING_HEADER = 18  # IPv6 routing header with segments left (RFC 5095, RFC 8200 4.4)
 
     # --- reassembly ---
     FRAGMENT_OVERLAP = 32  # RFC 5722
