@@ -77,7 +77,11 @@ def run(options: argparse.Namespace) -> int:
     codec = codecs.load(options.codec)
     results = []
     table = None if "-" in (options.json, options.events) else sys.stdout
-    with _text_output(options.events) as events, _binary_output(options.write) as written:
+    with (
+        _text_output(options.json) as report,
+        _text_output(options.events) as events,
+        _binary_output(options.write) as written,
+    ):
         annotated = AnnotatedCapture(written) if written is not None else None
         lines = EventLines(events) if events is not None else None
         for path in options.files:
@@ -89,12 +93,10 @@ def run(options: argparse.Namespace) -> int:
                 _print_result(result, table, verify=options.verify_streams)
         if annotated is not None:
             annotated.flush()
-    if options.json:
-        with _text_output(options.json) as file:
-            assert file is not None
-            json.dump({"files": results}, file, ensure_ascii=False)
-            file.write("\n")
-            file.flush()
+        if report is not None:
+            json.dump({"files": results}, report, ensure_ascii=False)
+            report.write("\n")
+            report.flush()
     if table is not None:
         table.flush()
     return 1 if any("error" in result for result in results) else 0
@@ -144,6 +146,8 @@ def _replay_file(
                     replay.frame(frame)
                     progress.step("replaying", frame)
             replay.finish()
+        except BrokenPipeError:
+            raise
         except Exception as failure:  # a packet that breaks the engine must not cost the account of the others
             problem = f"{name}: the replay broke at frame {replay.frame_number} ({type(failure).__name__}: {failure})"
         result |= replay.as_dict(streams=options.verify_streams)

@@ -82,6 +82,7 @@ class Replay:
         self.roster = Roster(facts, config.dns.ports, self._on_reuse)
         self.dialer = ScriptedDialer(self._on_stream, self._on_datagrams)
         self.resolver = ScriptedResolver()
+        self.resolver.on_query = self._on_asked
         self._sockets: dict[tuple[int, Peer], ScriptedDatagrams] = {}
         self.tunnel = ReplayTunnel(codec, self.config.tunnel.mtu, self.stats, self._on_run, self._on_packet)
         self.engine = Engine(
@@ -220,16 +221,19 @@ class Replay:
         if row is None:
             self._on_other(octets, ip)
             return
+        is_dns = row.flow.destination.port in self.config.dns.ports
         if peer_of(row.flow.source) == source:
             self._feed(octets, ip, row)
+            if is_dns and row.verdict is DNS:
+                row.octets_up += datagram.end - datagram.at
             return
         self._note(octets, ip, row)
         if self._verify and not is_intact(octets, ip):
             self.skipped["bad_checksum"] += 1
             return
         payload = octets[datagram.at : datagram.end]
-        if source[1] in self.config.dns.ports and self.resolver.answer(row.flow, payload, self.clock.now()):
-            pass
+        if is_dns and self.resolver.answer(row.flow, payload, self.clock.now()):
+            row.octets_down += len(payload)
         elif (socket := self._sockets.get((UDP, destination))) is not None:
             socket.deliver(payload, Endpoint(*source))
         else:
@@ -359,6 +363,11 @@ class Replay:
                 row.octets_down += event.octets_down
         elif isinstance(event, (QueryAnswered, QueryFailed)):
             self._on_query(event)
+
+    def _on_asked(self, flow: FiveTuple) -> None:
+        row = self.roster.row_of(flow)
+        if row is not None:
+            row.judged(DNS)
 
     def _on_query(self, event: QueryAnswered | QueryFailed) -> None:
         row = self.roster.row_of(event.flow)

@@ -284,11 +284,13 @@ QueryKey = tuple[FiveTuple, int, bytes]
 class ScriptedResolver:
     """A `core.ports.Resolver` whose answers come from the script, matched by flow, id and question.
 
-    Whoever drives it sets `flow` to that of the packet at hand: the seam itself does not carry flows.
+    Whoever drives it sets `flow` to that of the packet at hand: the seam itself does not carry flows. `on_query` is
+    told the flow of each query.
     """
 
     def __init__(self) -> None:
         self.flow: FiveTuple | None = None
+        self.on_query: Callable[[FiveTuple], None] | None = None
         self._owner: ResolverOwner | None = None
         self._tokens: dict[QueryKey, int] = {}
         self._keys: dict[int, QueryKey] = {}
@@ -317,6 +319,8 @@ class ScriptedResolver:
         if key is not None:
             self._tokens[key] = token
             self._keys[token] = key
+            if self.on_query is not None:
+                self.on_query(key[0])
 
     def cancel(self, token: int) -> None:
         """As `Resolver.cancel`."""
