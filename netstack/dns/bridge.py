@@ -44,6 +44,8 @@ from netstack.dns.message import (
 )
 
 Reply = Callable[[bytes, float], None]
+# protocol, source and destination (as parts: hashed far faster than a FiveTuple), id, question
+Identity = tuple[int, bytes, int, bytes, int, int, bytes]
 
 
 class QueryAction(Enum):
@@ -78,7 +80,7 @@ class _Pending:
     query: Query
     flow: FiveTuple
     reply: Reply
-    identity: tuple[FiveTuple, int, bytes]
+    identity: Identity
     asked_at: float
     deadline: float
     limit: int  # octets of the largest answer
@@ -113,7 +115,7 @@ class DnsBridge:
         self._emit = emit
         self._entropy = entropy
         self._pending: dict[int, _Pending] = {}  # by token; in order of deadline, for all wait equally long
-        self._by_identity: dict[tuple[FiveTuple, int, bytes], _Pending] = {}
+        self._by_identity: dict[Identity, _Pending] = {}
         self._token = 0
         self.rules = rules
         self.timer_at: float | None = None
@@ -151,7 +153,10 @@ class DnsBridge:
             stats.drops[DropReason.DNS_MALFORMED] += 1
             reply(error_without_question(message, query), now)
             return True
-        identity = (flow, query.id, query.question.folded)
+        source, asked = flow.source, flow.destination
+        identity = (
+            flow.protocol, source.address, source.port, asked.address, asked.port, query.id, query.question.folded,
+        )  # fmt: skip
         if identity in self._by_identity:
             return False
         stats.dns_queries += 1

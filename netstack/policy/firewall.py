@@ -91,7 +91,7 @@ class FirewallPolicy:
 
     def blocks_quic(self, port: int, payload: Octets) -> bool:
         """True when a datagram of a session that is already allowed must be refused as QUIC after all."""
-        return self._quic.blocks(port, payload)
+        return self._quic.blocks_in_session(port, payload)
 
     def _special(self, scope: int, kind: int) -> Verdict:
         if scope <= Scope.BROADCAST:

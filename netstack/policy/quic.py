@@ -4,7 +4,7 @@ Responsible for: telling QUIC from its neighbours by port and by content.
 Refuses to know: the tracker, how a refusal looks.
 RFCs: 9000, 9443.
 
-On the QUIC ports everything counts as QUIC unless it is positively something else (STUN, DTLS, RTP,
+On the QUIC ports everything counts as QUIC unless it is positively something else (STUN, TURN, DTLS, RTP,
 WireGuard): a client that was refused must not slip through with an odd packet. On other ports only an
 unmistakable Initial counts. DNS ports are never QUIC: a 16-bit id may look like a long header.
 """
@@ -33,5 +33,11 @@ class QuicPolicy:
             return not is_not_quic(payload)
         # the first octet of an Initial has its two top bits set, which most datagrams have not
         if len(payload) < 7 or payload[0] < 0xC0 or port in self._dns_ports:
+            return False
+        return is_quic_initial(payload)
+
+    def blocks_in_session(self, port: int, payload: Octets) -> bool:
+        """True when a datagram of a flow that was let through as something else opens a QUIC connection."""
+        if not self._block or len(payload) < 7 or payload[0] < 0xC0 or port in self._dns_ports:
             return False
         return is_quic_initial(payload)

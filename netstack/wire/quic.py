@@ -4,7 +4,7 @@ Responsible for: the version-independent long header, Initial packets of the ver
 protocols that share QUIC's ports and can be told apart from it with certainty.
 Refuses to know: packet protection, what is done with a QUIC packet (`policy/`).
 RFCs: 8999 (invariants), 9000 (version 1), 9369 (version 2), 9287 (the fixed bit), 9443 and 7983
-(telling QUIC, STUN, DTLS, RTP apart), 8489 (STUN), 9147 (DTLS).
+(telling QUIC, STUN, DTLS, RTP apart), 8489 (STUN), 8656 (TURN), 9147 (DTLS).
 
 Everything here takes any octets, reads inside them only and never raises.
 """
@@ -112,8 +112,14 @@ def is_quic_maybe(payload: Octets) -> bool:
 
 
 def is_not_quic(payload: Octets) -> bool:
-    """True when the datagram is positively of another protocol: STUN, DTLS, RTP or WireGuard."""
-    return is_stun(payload) or is_dtls(payload) or is_wireguard(payload) or is_rtp(payload)
+    """True when the datagram is positively of another protocol: STUN, TURN, DTLS, RTP or WireGuard."""
+    return (
+        is_stun(payload)
+        or is_rtp(payload)
+        or is_dtls(payload)
+        or is_turn_channel(payload)
+        or is_wireguard(payload)
+    )
 
 
 def is_stun(payload: Octets) -> bool:
@@ -126,6 +132,17 @@ def is_stun(payload: Octets) -> bool:
         and payload[3] & 3 == 0
         and 20 + (payload[2] << 8 | payload[3]) <= size
     )
+
+
+def is_turn_channel(payload: Octets) -> bool:
+    """TURN ChannelData (RFC 8656 12.4): a channel number where QUIC has its short header, and its own length.
+
+    A short header has protected octets there, so one in 2**14 of them is taken for ChannelData; a
+    connection whose Initial was refused sends none.
+    """
+    if len(payload) < 4 or payload[0] & 0xF0 != 0x40:
+        return False
+    return 0 <= len(payload) - 4 - (payload[2] << 8 | payload[3]) < 4
 
 
 def is_dtls(payload: Octets) -> bool:

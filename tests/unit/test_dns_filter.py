@@ -169,7 +169,8 @@ def test_long_pointer_chains_are_refused(jumps: int, is_taken: bool) -> None:
 def test_mutated_answers_never_raise() -> None:
     wire, _ = answer_of(
         "www.a.test", "HTTPS", ("www.a.test", "CNAME", "b.test."), ("b.test", "A", "192.0.2.1"),
-        ("b.test", "HTTPS", '1 . alpn="h3" ipv4hint="192.0.2.1" ipv6hint="2001:db8::1"'), ("c.test", "DNAME", "d.test."),
+        ("b.test", "HTTPS", '1 . alpn="h3" ipv4hint="192.0.2.1" ipv6hint="2001:db8::1"'),
+        ("c.test", "DNAME", "d.test."),
     )  # fmt: skip
     question = question_of("www.a.test", "HTTPS")
     for size in range(len(wire)):

@@ -25,5 +25,13 @@ def test_an_initial_on_any_other_port_but_53() -> None:
         assert not policy().blocks(8443, payload)
 
 
+def test_a_session_that_turns_into_quic() -> None:
+    for port in (443, 8443):
+        assert policy().blocks_in_session(port, INITIAL)
+        for payload in (STUN, b"", b"\x5a" + bytes(40), b"\x40\0\0\4data"):
+            assert not policy().blocks_in_session(port, payload)
+    assert not policy().blocks_in_session(53, INITIAL) and not policy(block=False).blocks_in_session(443, INITIAL)
+
+
 def test_allowed_means_all_of_it() -> None:
     assert not policy(block=False).blocks(443, INITIAL)

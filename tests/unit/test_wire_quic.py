@@ -70,6 +70,8 @@ RTP = b"\x80\x60" + bytes(range(2, 30))
         (quic.is_stun, STUN),
         (quic.is_dtls, DTLS),
         (quic.is_rtp, RTP),
+        (quic.is_turn_channel, b"\x40\1\0\x10" + bytes(16)),
+        (quic.is_turn_channel, b"\x4f\xff\0\x0e" + bytes(16)),
         (quic.is_wireguard, b"\1\0\0\0" + bytes(144)),
         (quic.is_wireguard, b"\2\0\0\0" + bytes(88)),
         (quic.is_wireguard, b"\3\0\0\0" + bytes(60)),
@@ -85,6 +87,8 @@ def test_neighbours(recognise, payload: bytes) -> None:  # type: ignore[no-untyp
 def test_neighbours_that_are_not_quite() -> None:
     assert not quic.is_stun(STUN[:-1]), "shorter than it says"
     assert not quic.is_stun(STUN[:4] + b"\0" + STUN[5:])
+    assert not quic.is_turn_channel(b"\x40\1\0\x10" + bytes(10))
+    assert not quic.is_turn_channel(b"\x50\1\0\x10" + bytes(16))
     assert not quic.is_dtls(b"\x16\3\3" + DTLS[3:])
     assert not quic.is_wireguard(b"\1\0\0\0" + bytes(100))
     assert not quic.is_wireguard(b"\4\0\0\1" + bytes(28))
