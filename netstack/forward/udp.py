@@ -128,7 +128,12 @@ class UdpForwarder:
         session = self.sessions.get(ident)
         peer = session.peers.get(key) if session is not None else None
         context = self.context
-        if peer is None or now - peer.judged_at > REJUDGE or peer.policy != context.policy.version:
+        if (
+            peer is None
+            or now - peer.judged_at > REJUDGE
+            or peer.policy != context.policy.version
+            or context.policy.blocks_quic(peer.endpoint.port, datagram.payload)
+        ):
             flow = peer.flow if peer is not None else unpack_key(key)
             verdict = context.policy.decide(flow, now, datagram.payload)
             if not verdict.allowed and not (peer is not None and verdict.reason is Reason.MODE):
