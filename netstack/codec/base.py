@@ -34,13 +34,14 @@ HAS_TS = 1  # bit of `bits`
 
 # kind, bits, tcp flags (ICMP: type), tos, nsegs, reason (OTHER: protocol; ICMP: code), hop limit,
 # flow key, window (TCP), seq (ICMP: rest), ack, ts_val, ts_ecr,
-# packet offset and length, payload offset and length, options offset and length, padding.
+# packet offset and length, payload offset and length, options offset and length, ACK advance.
+# The ACK advance says how far the ACK field moved over the segments of a super-segment.
 # Offsets are into the arena. Every field is naturally aligned, so the C struct has the same 88 octets.
 DESCRIPTOR = struct.Struct("=BBBBHBB38sHIIIIIIIIIHH")
 DESCRIPTOR_SIZE = DESCRIPTOR.size
 
 
-LAYOUT_VERSION = 1  # of the descriptor and of every C signature; the native library must say the same
+LAYOUT_VERSION = 2  # of the descriptor and of every C signature; the native library must say the same
 VNET_HEADER = 10  # octets of struct virtio_net_hdr (IFF_VNET_HDR)
 MAX_DATAGRAMS = 128  # datagrams that one UDP GSO packet may hold (Linux: UDP_MAX_SEGMENTS)
 _OFFLOAD_SLOT = 65_600  # a whole GSO packet behind its virtio-net header
@@ -97,7 +98,7 @@ class PacketBatch:
         used = memoryview(self.descriptors)[: self.count * DESCRIPTOR_SIZE]
         for (
             kind, bits, flags, tos, nsegs, reason, hop_limit, key, window, seq, ack, ts_val, ts_ecr,
-            packet_at, packet_len, payload_at, payload_len, options_at, options_len, _,
+            packet_at, packet_len, payload_at, payload_len, options_at, options_len, ack_advance,
         ) in DESCRIPTOR.iter_unpack(used):  # fmt: skip
             packet = view[packet_at : packet_at + packet_len]
             payload = view[payload_at : payload_at + payload_len] if payload_len else EMPTY
@@ -105,7 +106,7 @@ class PacketBatch:
                 options = bytes(view[options_at : options_at + options_len]) if options_len else b""
                 yield Segment(
                     key, seq, ack, flags, window, payload, options,
-                    bits & HAS_TS != 0, ts_val, ts_ecr, nsegs, tos, packet,
+                    bits & HAS_TS != 0, ts_val, ts_ecr, nsegs, tos, packet, ack_advance,
                 )  # fmt: skip
             elif kind == KIND_UDP:
                 yield Datagram(key, payload, tos, hop_limit, packet)

@@ -42,7 +42,7 @@ _PLAIN = b"\x01\x01\x08\x0a"  # NOP, NOP, timestamps: what nearly every data seg
 
 # places in a record: the order of DESCRIPTOR
 _KIND, _BITS, _FLAGS, _TOS, _NSEGS, _REASON, _HOPS, _KEY, _WINDOW, _SEQ, _ACK, _TSVAL, _TSECR = range(13)
-_PACKET, _PACKET_LEN, _PAYLOAD, _LENGTH, _OPTIONS, _OPTIONS_LEN, _PADDING = range(13, 20)
+_PACKET, _PACKET_LEN, _PAYLOAD, _LENGTH, _OPTIONS, _OPTIONS_LEN, _ADVANCE = range(13, 20)
 
 Record = list[Any]
 
@@ -187,7 +187,8 @@ def may_merge(lane: Record, new: Record) -> bool:
     Only ACK and PSH may be set, so that SYN, FIN, RST, URG and ECN marks stay visible one by one;
     options beyond timestamps (SACK) stay with their own segment; neither the sequence may have a gap
     nor the acknowledgment or the timestamp go backwards; equal ACKs without data are duplicate ACKs,
-    which loss recovery counts.
+    which loss recovery counts. The ACK field may move by 65,535 in all: its advance is kept, so that a last ACK of
+    what was never sent does not hide the honest ones before it.
     """
     if (lane[_FLAGS] | new[_FLAGS]) & ~PSH != ACK or not lane[_FLAGS] & new[_FLAGS] & ACK:
         return False
@@ -199,7 +200,7 @@ def may_merge(lane: Record, new: Record) -> bool:
     if (lane[_SEQ] + length) & 0xFFFFFFFF != new[_SEQ] or lane[_NSEGS] + new[_NSEGS] > 0xFFFF:
         return False
     advance = (new[_ACK] - lane[_ACK]) & 0xFFFFFFFF
-    if advance >= 0x80000000 or (new[_TSVAL] - lane[_TSVAL]) & 0xFFFFFFFF >= 0x80000000:
+    if advance + lane[_ADVANCE] > 0xFFFF or (new[_TSVAL] - lane[_TSVAL]) & 0xFFFFFFFF >= 0x80000000:
         return False
     if length:
         return bool(new[_LENGTH])
@@ -288,6 +289,7 @@ class _Filling:
             self.cursor = base  # nothing of a pure ACK has to stay
         lane[_FLAGS] |= record[_FLAGS]
         lane[_NSEGS] += record[_NSEGS]
+        lane[_ADVANCE] += (record[_ACK] - lane[_ACK]) & 0xFFFFFFFF
         for place in (_WINDOW, _ACK, _TSVAL, _TSECR):
             lane[place] = record[place]
 

@@ -307,6 +307,11 @@ class Arrival:
         """3.10.7.4 fifth check; False when the segment goes no further."""
         send = self._send
         ack = send.una + seq_diff(segment.ack, send.una & MASK)
+        if ack > send.nxt and segment.ack_advance:
+            # of segments that were coalesced the last acknowledges too much; what the first said still counts
+            first = Segment(segment.key, segment.seq, (segment.ack - segment.ack_advance) & MASK, ACK, segment.window)
+            if not self._ack_arrives(first, position, 0, now):
+                return False
         if self.state is State.SYN_RECEIVED:
             if ack != send.nxt or ack == send.una:
                 self._drop(DropReason.TCP_BAD_ACK)

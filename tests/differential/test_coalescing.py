@@ -48,6 +48,7 @@ REFUSALS = [
     Pair("the same again", {}, {"seq": 1000}),
     Pair("acknowledgment backwards", {}, {"ack": 6}),
     Pair("acknowledgment backwards over the wrap", {"ack": 1}, {"ack": 0xFFFFFFFF}),
+    Pair("acknowledgment too far ahead", {}, {"ack": 7 + 65536}),
     Pair("another ECN or DSCP", {}, {"tos": 3}),
     Pair("another hop limit", {}, {"hop_limit": 63}),
     Pair("SACK on the second", {}, {"options": SACK}),

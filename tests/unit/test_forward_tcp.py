@@ -6,7 +6,7 @@ import pytest
 
 from netstack.config import make_config
 from netstack.core.drops import DropReason
-from netstack.core.errors import DialError, ProtectError
+from netstack.core.errors import CodecError, DialError, ProtectError
 from netstack.core.events import EngineError, FlowBlocked, FlowClosed, FlowOpened
 from netstack.core.flow import Endpoint
 from netstack.core.packet import ACK, FIN, PSH, RST, SYN, IcmpMessage, Segment
@@ -37,6 +37,27 @@ def test_syn_ack_waits_for_the_dial(source: Endpoint, destination: Endpoint) -> 
     assert w.streams[0].destination == destination
     assert [type(event) for event in w.events] == [FlowOpened]
     assert w.stats.tcp_opened == 1
+
+
+@pytest.mark.parametrize("codec", ["pure", "native"])
+def test_an_ack_of_unsent_data_in_the_same_batch_does_not_undo_the_handshake(codec: str) -> None:
+    try:
+        w = World(make_config({"policy": {"enforcement": "off"}}), codec=codec)
+    except CodecError as problem:
+        pytest.skip(str(problem))
+    w.send(w.tcp_packet(SYN, 1000))
+    w.streams[0].connect()
+    [syn_ack] = w.run()
+    out = w.send(w.tcp_packet(ACK, 1001, syn_ack.seq + 1), w.tcp_packet(ACK, 1001, syn_ack.seq + 2))
+    assert [segment.flags for segment in out] == [ACK], "a challenge ACK, and no reset"
+    w.send(w.tcp_packet(ACK | PSH, 1001, syn_ack.seq + 1, b"data"))
+    assert w.streams[0].sent == b"data"
+    out = w.send(
+        w.tcp_packet(ACK, 1005, syn_ack.seq + 1, b"more"), w.tcp_packet(ACK, 1009, syn_ack.seq + 9, b"liar")
+    )
+    assert w.streams[0].sent == b"data"
+    w.send(w.tcp_packet(ACK | PSH, 1005, syn_ack.seq + 1, b"more"))
+    assert w.streams[0].sent == b"datamore"
 
 
 def test_octets_both_ways_then_both_ends() -> None:
