@@ -1,9 +1,11 @@
 """The conformance rows under pytest: each check of `conformance` is one test.
 
-Responsible for: running the selected rows once per module, side by side where they allow it, and reporting each under its own name.
+Responsible for: running the selected rows once per module, side by side where they allow it, and reporting each under
+its own name.
 Refuses to know: what the rows look at (see conformance/__init__.py).
 
-The rows run when the first of them is asked for; a run of everything takes about a minute. What this machine cannot do is skipped, saying why.
+The rows run when the first of them is asked for; a run of everything takes about a minute. What this machine cannot
+do is skipped, saying why.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """A TCP and a UDP client made of raw packets: correct when asked to be, and bent in any field when told so.
 
-Responsible for: a small in-order TCP client (handshake, windows, ACKs, retransmission on a stall) and single packets in its name; UDP exchanges.
+Responsible for: a small in-order TCP client (handshake, windows, ACKs, retransmission on a stall) and single packets
+in its name; UDP exchanges.
 Refuses to know: what a check wants to prove.
 RFCs: 9293, 7323, 2018, 768.
 """
@@ -273,7 +274,7 @@ class TcpApp:
         return True
 
     def write(self, data: bytes, timeout: float = 10.0, *, size: int | None = None) -> None:
-        """Send data within the peer's window and MSS and wait for it to be acknowledged, going back to snd_una after a second's stall."""
+        """Send data within the peer's window and MSS until acknowledged; after a second's stall, again from snd_una."""
         size = min(size or 65535, self.peer_mss - (12 if self.ts_used else 0), 1448)
         base, end = self.snd_nxt, time.monotonic() + timeout
         goal = base + len(data) & MASK

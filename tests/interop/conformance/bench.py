@@ -1,9 +1,11 @@
 """The little world around one engine process (or around the Linux kernel in its place).
 
-Responsible for: namespaces, links and routes; the server process and its control socket; starting, watching and ending the engine; addresses that no two checks share.
+Responsible for: namespaces, links and routes; the server process and its control socket; starting, watching and
+ending the engine; addresses that no two checks share.
 Refuses to know: checks, packets.
 
-    app side (raw)  --TUN--  engine namespace  --veth--  server namespace: 45.0.0.0/8 and 2a45::/32 are all local there
+    app side (raw)  --TUN--  engine namespace  --veth--  server namespace: 45.0.0.0/8 and 2a45::/32 are all local
+there
     kernel mode:    the harness holds a TUN of the server namespace itself
 """
 
@@ -105,7 +107,8 @@ class Bench:
         self.server.ip("-6", "addr", "add", "2a45:0:ffff::1/128", "dev", "lo", "nodad")
         rules = (
             f"add table inet judge\nadd chain inet judge hole {{ type filter hook input priority 0; }}\n"
-            f"add rule inet judge hole tcp dport {upstream.BLACKHOLE} drop\nadd rule inet judge hole udp dport {upstream.BLACKHOLE} drop\n"
+            f"add rule inet judge hole tcp dport {upstream.BLACKHOLE} drop\n"
+            f"add rule inet judge hole udp dport {upstream.BLACKHOLE} drop\n"
         )
         subprocess.run(self.server.command(["nft", "-f", "-"]), input=rules.encode(), check=True, capture_output=True)
         self._start_servers()

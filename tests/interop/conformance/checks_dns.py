@@ -1,6 +1,7 @@
 """Rows about DNS and the DNS-first rule, with a lying resolver behind the engine. The engine enforces strictly.
 
-RFCs: 1035, 2181, 2308, 5452, 7766, 9000 (the Initial packet); the requirement that an address may be dialled only after a name gave it.
+RFCs: 1035, 2181, 2308, 5452, 7766, 9000 (the Initial packet); the requirement that an address may be dialled only
+after a name gave it.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Rows about apps that mean harm or are broken: scans, floods, mutated packets; and the form of everything that came back.
+"""Rows about apps that mean harm or are broken: scans, floods, mutated packets; and the form of all that came back.
 
 RFCs: 9293 MUST-2 MUST-7 3.10.7, 1122 3.2.1.2, 4987.
 """

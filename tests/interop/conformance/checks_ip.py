@@ -129,6 +129,9 @@ def ipv4_options(c: Case) -> None:
         flow.expect(b"datagram", "UDP with IPv4 options")
 
 
+_ORDERS = ("in order", "in reverse", "shuffled", "each twice")
+
+
 def _orders(parts: list[bytes]) -> list[list[bytes]]:
     """In order, in reverse, shuffled, each twice."""
     mixed = parts[:]
@@ -151,7 +154,7 @@ def _reassembly(c: Case, v6: bool) -> None:
             flow.wire.send(*_orders(p.fragments(flow.src, flow.dst, p.UDP, datagram, next(_idents), cuts))[turn])
             flow.expect(
                 data,
-                f"UDP of {size} octets in {len(cuts) + 1} fragments, {('in order', 'reversed', 'shuffled', 'each twice')[turn]}",
+                f"UDP of {size} octets in {len(cuts) + 1} fragments, {_ORDERS[turn]}",
             )
             flow.silence(0.0, "one datagram, one echo")
     first, second = c.udp(UDP_ECHO, v6=v6), c.udp(UDP_ECHO, v6=v6, src=c.client(v6, fresh=True))

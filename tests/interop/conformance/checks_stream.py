@@ -44,9 +44,7 @@ def _digest(data: bytes) -> bytes:
     return f"{len(data)} {hashlib.sha256(data).hexdigest()}\n".encode()
 
 
-@check(
-    "RFC 9293 3.8: 256 KiB up, FIN, digest back (half close by the app); RFC 1122 4.2.2.13; packetdrill shutdown-wr-close"
-)
+@check("RFC 9293 3.8: 256 KiB up, FIN, digest back (half close by the app); RFC 1122 4.2.2.13; shutdown-wr-close")
 def bulk_up_half_close(c: Case) -> None:
     for v in c.variants():
         app = c.connect(DIGEST, **v)
@@ -72,9 +70,7 @@ def bulk_up_half_close(c: Case) -> None:
     require(once.read_to_end() == _digest(b"last"), "data with the FIN")
 
 
-@check(
-    "RFC 9293 3.6; packetdrill tcp/close/close-remote-fin-then-close, shutdown-rd: server ends first, app goes on sending"
-)
+@check("RFC 9293 3.6; packetdrill close-remote-fin-then-close, shutdown-rd: server ends first, app goes on sending")
 def server_half_close(c: Case) -> None:
     for v in c.variants():
         app = c.connect(EARLY_FIN, **v)
@@ -173,7 +169,9 @@ def fast_retransmit(c: Case) -> None:
                 app.ack(extra=blocks)
             sent = time.monotonic()
             again = app.expect(
-                "retransmission after duplicate ACKs", lambda s: s.seq == missing.seq and bool(s.data), timeout=0.15
+                "retransmission after duplicate ACKs",
+                lambda s, seq=missing.seq: s.seq == seq and bool(s.data),
+                timeout=0.15,
             )
             require(again.data == missing.data[: len(again.data)], "the retransmission differs")
             require(again.time - sent < 0.15, f"retransmitted only after {again.time - sent:.3f} s")
@@ -381,7 +379,7 @@ def _segments_up_to(app: TcpApp, most: int, count: int) -> None:
         largest = max(largest, len(packet.data) + packet.option_octets)
         require(
             largest <= most,
-            f"a segment of {len(packet.data)} octets and {packet.option_octets} of options; the app's MSS allows {most} (RFC 6691)",
+            f"a segment of {len(packet.data)} octets and {packet.option_octets} of options; MSS {most} (RFC 6691)",
         )
         if app.absorb(packet):
             app.ack()

@@ -1,6 +1,7 @@
 """Network namespaces made for one run, and always deleted again.
 
-Responsible for: creating namespaces with unique names, running commands in them, opening a descriptor in one without moving the process.
+Responsible for: creating namespaces with unique names, running commands in them, opening a descriptor in one without
+moving the process.
 Refuses to know: what they are for.
 """
 
@@ -81,7 +82,7 @@ def open_tun(name: str) -> int:
 
 
 def open_packet_socket(name: str) -> socket.socket:
-    """An AF_PACKET socket on a device in the current namespace: what is sent leaves by the device, what is read came in by it."""
+    """An AF_PACKET socket on a device in the current namespace: sends out by the device, reads what came in by it."""
     sock = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, 0)
     sock.setsockopt(socket.SOL_SOCKET, 33, 64 << 20)  # SO_RCVBUFFORCE: the judge must not lose packets
     sock.setsockopt(socket.SOL_SOCKET, 32, 8 << 20)  # SO_SNDBUFFORCE

@@ -1,6 +1,7 @@
-"""Packets from the app's side: build them exactly as told (also wrongly), take apart what comes back, and say what is malformed about it.
+"""Packets from the app's side: built exactly as told (also wrongly), taken apart with what is malformed about them.
 
-Responsible for: IPv4, IPv6, TCP, UDP, ICMP octets; fragments; the list of well-formedness faults of a received packet.
+Responsible for: IPv4, IPv6, TCP, UDP, ICMP octets; fragments; the list of well-formedness faults of a received
+packet.
 Refuses to know: connections, time, sockets.
 RFCs: 791, 8200, 9293, 7323, 2018, 768, 792, 4443, 1071.
 """
@@ -223,7 +224,8 @@ class Packet:
                 for bit, letter in zip((1, 2, 4, 8, 16, 32, 64, 128), "FSRPAUEC", strict=True)
                 if self.flags & bit
             )
-            return f"[{names or '-'} seq={self.seq} ack={self.ack} win={self.window} len={len(self.data)} options={sorted(self.options)}]"
+            numbers = f"seq={self.seq} ack={self.ack} win={self.window} len={len(self.data)}"
+            return f"[{names or '-'} {numbers} options={sorted(self.options)}]"
         if self.protocol in (ICMP, ICMP6):
             return f"[ICMP type={self.kind} code={self.code}]"
         return f"[protocol {self.protocol} {self.sport}->{self.dport} len={len(self.data)}]"

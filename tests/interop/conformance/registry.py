@@ -1,6 +1,7 @@
 """The rows: each check under its name, what it is given, and how it says no.
 
-Responsible for: `check` (the decorator), `Case` (addresses, connections and the servers' record for one check), `Failure` and `require`.
+Responsible for: `check` (the decorator), `Case` (addresses, connections and the servers' record for one check),
+`Failure` and `require`.
 Refuses to know: how checks are run.
 """
 
@@ -142,7 +143,7 @@ class Case:
             time.sleep(0.02)
 
     def serving(self, within: float = 3.0, *, v6: bool = False) -> float:
-        """A fresh connection echoes within so many seconds (SYNs repeated as an app's stack does). Returns the seconds it took."""
+        """A fresh connection echoes within so many seconds (SYNs repeated as a stack does). The seconds it took."""
         start = time.monotonic()
         app = self.tcp(v6=v6, src=self.client(v6, fresh=True))
         app.connect(timeout=within, repeat=1.0)

@@ -4,8 +4,10 @@ Responsible for: names ``BEHAVIOUR.HEXADDRESS[.more].test`` -> the octets to sen
 Refuses to know: sockets.
 RFCs: 1035, 2308.
 
-Behaviours: ok, cname, nx, slow (0.8 s), silent, many (25 consecutive addresses), loop, selfloop, counts, cut, empty, forgedid, otherq, noqr. The last three come first as a lie
-that holds another address (`evil`), 0.15 s later as the truth; with ``only`` after the behaviour (``forgedidonly``) the truth never comes.
+Behaviours: ok, cname, nx, slow (0.8 s), silent, many (25 consecutive addresses), loop, selfloop, counts, cut, empty,
+forgedid, otherq, noqr. The last three come first as a lie
+that holds another address (`evil`), 0.15 s later as the truth; with ``only`` after the behaviour (``forgedidonly``)
+the truth never comes.
 """
 
 from __future__ import annotations
@@ -91,6 +93,8 @@ def respond(message: bytes, *, over_tcp: bool = False) -> list[tuple[float, byte
     except (ValueError, IndexError):
         return [(0.0, message[:2] + b"\x81\x83" + struct.pack("!HHHH", 0, 0, 0, 0))] if len(message) >= 12 else []
     ident, question = message[:2], message[12 : at + 4]
+    if len(address) not in (4, 16):
+        return [(0.0, _message(ident, question, []))]
     records = [_record(kind, address)] if len(address) == {A: 4, AAAA: 16}.get(kind, 0) else []
     truth = _message(ident, question, records)
     if behaviour == "silent":

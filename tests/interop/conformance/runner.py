@@ -1,6 +1,7 @@
 """Runs the rows and prints the table.
 
-Responsible for: one bench for the wire rows and one (strict, lying resolver) for DNS; quiet rows side by side, the others alone; results with reason and time; the command line.
+Responsible for: one bench for the wire rows and one (strict, lying resolver) for DNS; quiet rows side by side, the
+others alone; results with reason and time; the command line.
 Refuses to know: what the rows look at.
 """
 

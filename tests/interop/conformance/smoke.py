@@ -1,6 +1,7 @@
 """A real kernel as the app: the engine with its offloads on, ordinary sockets on the app's side.
 
-Responsible for: bulk transfers both ways with digests, parallel streams, UDP and ping, through the engine as a desktop would use it.
+Responsible for: bulk transfers both ways with digests, parallel streams, UDP and ping, through the engine as a
+desktop would use it.
 Refuses to know: packets.
 """
 
@@ -129,7 +130,8 @@ def main(engine: str = DEFAULT_ENGINE) -> int:
                     reason = f"{type(problem).__name__}: {problem}"
                     failed += 1
                 print(
-                    f"{'FAIL' if reason else 'PASS'}  offload {offload:4}  {name:20} {time.monotonic() - start:6.1f} s  {reason}",
+                    f"{'FAIL' if reason else 'PASS'}  offload {offload:4}  {name:20} "
+                    f"{time.monotonic() - start:6.1f} s  {reason}",
                     flush=True,
                 )
             print(f"engine RSS {bench.resident() / 1048576:.0f} MiB")

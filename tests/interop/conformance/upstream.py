@@ -1,7 +1,10 @@
-"""The servers that the engine dials, and what they saw: one process in the server namespace, driven over a Unix socket.
+"""The servers that the engine dials, and what they saw: one process in the server namespace, driven over a Unix
+socket.
 
-Responsible for: TCP services (echo, sink, source, digest, stall, reset, early FIN, puppet), UDP services, the lying resolver; a record of each connection and datagram under the server
-address it came to. Any address answers, so each check (and each connection) uses an address of its own and finds its own record.
+Responsible for: TCP services (echo, sink, source, digest, stall, reset, early FIN, puppet), UDP services, the lying
+resolver; a record of each connection and datagram under the server
+address it came to. Any address answers, so each check (and each connection) uses an address of its own and finds its
+own record.
 Refuses to know: packets, checks, the engine.
 
 Run as a program: ``python -m conformance.upstream CONTROL_SOCKET``; it prints ``ready`` when everything listens.

@@ -1,6 +1,7 @@
 """The app's end of the tunnel: packets out, packets in, sorted to whoever waits for them.
 
-Responsible for: one reading thread; every packet's well-formedness; inboxes by flow, then by app address; putting fragments towards the app together.
+Responsible for: one reading thread; every packet's well-formedness; inboxes by flow, then by app address; putting
+fragments towards the app together.
 Refuses to know: TCP state, the kind of descriptor beyond read and write.
 """
 
@@ -74,7 +75,7 @@ class Wire:
                 else:
                     os.write(self._port, packet)
             except (OSError, ValueError):
-                continue  # a device refuses what it cannot carry (an empty packet, a bad version): not the engine's affair
+                continue  # a device refuses what it cannot carry (an empty packet, a bad version)
 
     def paced(self, packets: list[bytes], burst: int = 64, pause: float = 0.004) -> None:
         """Send many packets slower than the device's queue overflows."""
