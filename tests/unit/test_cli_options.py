@@ -1,0 +1,131 @@
+"""Shared options: configuration, resolvers, event output."""
+
+import argparse
+import io
+import json
+
+import pytest
+
+from netstack.cli import options as module
+from netstack.cli.options import (
+    EventOutput,
+    add_engine_options,
+    add_output_options,
+    address_pair,
+    event_output,
+    host_resolvers,
+    make_configuration,
+)
+from netstack.core.errors import NetstackError
+from netstack.core.events import EngineError, StateChanged
+
+
+def parse(*arguments):
+    parser = argparse.ArgumentParser()
+    add_engine_options(parser)
+    add_output_options(parser)
+    parser.add_argument("--tun-address", type=address_pair)
+    return parser.parse_args(arguments)
+
+
+def test_options_go_over_the_file_and_the_file_over_the_defaults(tmp_path):
+    path = tmp_path / "netstack.toml"
+    path.write_text('[tunnel]\nmtu = 1400\naddress = "10.9.0.1"\n[policy]\nenforcement = "off"\nquic = "allow"\n')
+    config = make_configuration(
+        parse("--config", str(path), "--mtu", "1300", "--enforcement", "audit"), servers=("1.1.1.1",)
+    )
+    assert config.tunnel.mtu == 1300
+    assert config.tunnel.address == "10.9.0.1"
+    assert (config.policy.enforcement, config.policy.quic) == ("audit", "allow")
+    assert config.dns.servers == ("1.1.1.1",)
+
+
+def test_resolvers_come_from_options_then_file_then_host(tmp_path, monkeypatch):
+    path = tmp_path / "netstack.toml"
+    path.write_text('[dns]\nservers = ["192.0.2.1"]\n')
+    monkeypatch.setattr(module, "host_resolvers", lambda: ("192.0.2.3",))
+    both = parse("--config", str(path), "--dns", "192.0.2.2", "--dns", "[2001:db8::1]:5353")
+    assert make_configuration(both).dns.servers == ("192.0.2.2", "[2001:db8::1]:5353")
+    assert make_configuration(parse("--config", str(path))).dns.servers == ("192.0.2.1",)
+    assert make_configuration(parse()).dns.servers == ("192.0.2.3",)
+
+
+@pytest.mark.parametrize(
+    ("text", "pair"),
+    [("10.0.0.1", ("10.0.0.1", "")), ("fd00::1", ("", "fd00::1")), ("fd00:0::1, 10.0.0.1", ("10.0.0.1", "fd00::1"))],
+)
+def test_address_pair(text, pair):
+    assert address_pair(text) == pair
+
+
+def test_own_addresses_that_are_not_given_keep_their_defaults():
+    config = make_configuration(parse("--tun-address", "198.18.0.1"), servers=("192.0.2.1",))
+    assert (config.tunnel.address, config.tunnel.address6) == ("198.18.0.1", "fd00:6e65:7473::1")
+
+
+def test_resolv_conf_is_read_as_its_manual_says(tmp_path):
+    path = tmp_path / "resolv.conf"
+    path.write_text(
+        "# nameserver 192.0.2.9\nsearch example\nnameserver 192.0.2.1 # first\n  nameserver\t2001:db8::1\n"
+        "nameserver fe80::1%eth0\nnameserver nonsense\nnameserver\n"
+    )
+    assert host_resolvers(str(path)) == ("192.0.2.1", "2001:db8::1")
+    path.write_text("")
+    assert host_resolvers(str(path)) == ("127.0.0.1",)
+    assert host_resolvers(str(tmp_path / "absent")) == ("127.0.0.1",)
+
+
+STARTED = StateChanged(1.0, "running", "firewall")
+TROUBLE = EngineError(2.0, "dialer", "no route")
+
+
+def test_quiet_output_says_each_error_once():
+    words = io.StringIO()
+    output = EventOutput(verbose=False, words=words)
+    for event in (STARTED, TROUBLE, TROUBLE, EngineError(3.0, "tunnel", "gone", fatal=True)):
+        output(event)
+    assert words.getvalue() == "[ERROR] dialer: no route\n"
+
+
+def test_verbose_output_says_everything():
+    words = io.StringIO()
+    output = EventOutput(verbose=True, words=words)
+    for event in (STARTED, TROUBLE, TROUBLE):
+        output(event)
+    assert words.getvalue().count("\n") == 3
+
+
+def test_json_lines_hold_the_event_and_the_time_of_day():
+    lines = io.StringIO()
+    EventOutput(verbose=False, lines=lines, words=io.StringIO())(STARTED)
+    told = json.loads(lines.getvalue())
+    assert (told["event"], told["at"], told["state"]) == ("state_changed", 1.0, "running")
+    assert told["time"] > 1e9
+
+
+def test_reader_that_went_away_ends_only_its_output():
+    class Broken(io.StringIO):
+        def write(self, text):
+            raise BrokenPipeError
+
+    words = io.StringIO()
+    output = EventOutput(verbose=True, lines=Broken(), words=words)
+    output(STARTED)
+    output(STARTED)
+    assert words.getvalue().count("\n") == 2
+    EventOutput(verbose=True, words=Broken())(STARTED)
+
+
+def test_event_file_is_written_and_closed(tmp_path):
+    path = tmp_path / "events"
+    with event_output(parse("--events", str(path))) as emit:
+        emit(STARTED)
+        assert path.read_text().count("\n") == 1  # whoever follows the file sees it at once
+    with pytest.raises(NetstackError, match="No such file"), event_output(parse("--events", "/nonexistent/x")):
+        pass
+
+
+def test_events_on_standard_output(capsys):
+    with event_output(parse("--events", "-")) as emit:
+        emit(STARTED)
+    assert json.loads(capsys.readouterr().out)["event"] == "state_changed"

@@ -1,0 +1,167 @@
+"""The selector under the live runtime: engine sockets served, asyncio's handed over."""
+
+import selectors
+import socket
+
+import pytest
+
+from netstack.runtime import poller as module
+from netstack.runtime.poller import EnginePoller
+
+
+class Log:
+    """A `Served` that writes down what it is told."""
+
+    def __init__(self):
+        self.told = []
+        self.until = 0.0
+        self.on_readable_do = lambda socket: None
+
+    def before_wait(self):
+        return self.until
+
+    def begin(self):
+        return 9.0
+
+    def on_tunnel_readable(self, now):
+        self.told.append("tunnel")
+
+    def on_readable(self, socket, now):
+        self.told.append(("readable", socket))
+        self.on_readable_do(socket)
+
+    def on_writable(self, socket, now):
+        self.told.append(("writable", socket))
+
+    def finish(self, now):
+        self.told.append(f"finish {now}")
+
+
+@pytest.fixture(params=["epoll", "portable"])
+def poller(request, monkeypatch):
+    if request.param == "portable":
+        monkeypatch.delattr(module.select, "epoll", raising=False)
+        monkeypatch.setattr(module.selectors, "DefaultSelector", selectors.PollSelector)
+    made = EnginePoller()
+    made.served = Log()
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def pair():
+    ours, theirs = socket.socketpair()
+    ours.setblocking(False)
+    with ours, theirs:
+        yield ours, theirs
+
+
+def test_ready_socket_is_served_with_one_finish(poller, pair):
+    ours, theirs = pair
+    poller.watch(ours.fileno(), "a", True, True)
+    theirs.send(b"x")
+    assert poller.select(0) == []
+    assert poller.served.told == [("readable", "a"), ("writable", "a"), "finish 9.0"]
+
+
+def test_interest_is_level_triggered_and_changes(poller, pair):
+    ours, theirs = pair
+    theirs.send(b"x")
+    poller.watch(ours.fileno(), "a", True, False)
+    poller.select(0)
+    poller.select(0)
+    assert poller.served.told.count(("readable", "a")) == 2
+    poller.watch(ours.fileno(), "a", False, True)
+    poller.served.told.clear()
+    poller.select(0)
+    assert poller.served.told == [("writable", "a"), "finish 9.0"]
+    poller.watch(ours.fileno(), "a", False, False)
+    poller.served.told.clear()
+    poller.select(0)
+    assert poller.served.told == ["finish 9.0"]
+    assert len(poller) == 0
+
+
+def test_socket_closed_by_its_reader_is_not_told_that_it_is_writable(poller, pair):
+    ours, theirs = pair
+    theirs.send(b"x")
+    poller.watch(ours.fileno(), "a", True, True)
+    poller.served.on_readable_do = lambda socket: poller.watch(ours.fileno(), "a", False, False)
+    poller.select(0)
+    assert ("writable", "a") not in poller.served.told
+
+
+def test_tunnel_is_told_apart(poller, pair):
+    ours, theirs = pair
+    poller.watch_tunnel(ours.fileno(), True)
+    theirs.send(b"x")
+    poller.select(0)
+    assert poller.served.told == ["tunnel", "finish 9.0"]
+    poller.watch_tunnel(ours.fileno(), False)
+    poller.forget(ours.fileno())
+    poller.select(0)
+    assert poller.served.told[2:] == ["finish 9.0"]
+
+
+def test_hang_up_counts_as_what_was_waited_for(poller, pair):
+    ours, theirs = pair
+    theirs.close()
+    poller.watch(ours.fileno(), "a", True, False)
+    poller.select(0)
+    assert ("readable", "a") in poller.served.told
+
+
+def test_other_descriptors_are_returned_as_a_selector_does(poller, pair):
+    ours, theirs = pair
+    key = poller.register(ours, selectors.EVENT_READ, data="mine")
+    assert poller.select(0) == []
+    theirs.send(b"x")
+    assert poller.select(0) == [(key, selectors.EVENT_READ)]
+    changed = poller.modify(ours, selectors.EVENT_READ | selectors.EVENT_WRITE, data="other")
+    assert poller.select(0) == [(changed, selectors.EVENT_READ | selectors.EVENT_WRITE)]
+    assert poller.get_key(ours) == changed
+    assert poller.get_map()[ours.fileno()] == changed
+    with pytest.raises(KeyError):
+        poller.register(ours, selectors.EVENT_READ)
+    assert poller.unregister(ours) == changed
+    assert poller.select(0) == []
+    with pytest.raises(KeyError):
+        poller.get_key(ours)
+
+
+def test_shorter_of_both_deadlines_is_waited_for(poller):
+    waited = []
+
+    class Waits:
+        def poll(self, timeout, limit):
+            waited.append(timeout)
+            return []
+
+        def close(self):
+            pass
+
+    poller._wait.close()
+    poller._wait = Waits()
+    for until, timeout in ((None, None), (None, 3), (2.0, None), (2.0, 3), (4.0, 3), (-1.0, 3), (None, -1)):
+        poller.served.until = until
+        poller.select(timeout)
+    assert waited == [None, 3, 2.0, 2.0, 3, 0, 0]
+
+
+def test_error_on_a_socket_that_keeps_errors_is_noted(poller):
+    class Keeps:
+        error_pending = False
+
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp:
+        udp.setsockopt(socket.IPPROTO_IP, 11, 1)
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as other:
+            other.bind(("127.0.0.1", 0))
+            closed = other.getsockname()
+        keeps = Keeps()
+        poller.watch(udp.fileno(), keeps, True, False)
+        udp.sendto(b"x", closed)
+        poller.served.until = 2.0
+        poller.select(2)
+        assert ("readable", keeps) in poller.served.told
+        assert keeps.error_pending or isinstance(poller._wait, module._Portable)
+        poller.forget(udp.fileno())
