@@ -7,6 +7,7 @@ instruments for gcov; both build without optimisation that would hide what they 
 
 from __future__ import annotations
 
+import importlib.machinery
 import os
 import re
 import shutil
@@ -69,11 +70,12 @@ def main() -> None:
     target = Path(sys.argv[1]) if len(sys.argv) > 1 else HERE.parent / "netstack" / "codec"
     os.chdir(_WORK)
     built = Path(ffi.compile(tmpdir=str(_WORK)))
-    for stale in target.glob("_native.*"):  # setup.py names it for the stable ABI, and Python takes the other first
+    for stale in target.glob("_native.*"):
         stale.unlink()
-    shutil.copy(built, target)
+    # The stable ABI's name, as setup.py gives it: Python would prefer the other to a newer build of setup.py's.
+    abi3 = ".abi3.so" in importlib.machinery.EXTENSION_SUFFIXES
+    shutil.copy(built, target / ("_native.abi3.so" if abi3 else built.name))
     shutil.rmtree(_WORK)
-    print(target / built.name)
 
 
 if __name__ == "__main__":
