@@ -21,6 +21,7 @@ import threading
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))  # the checkout's own package, installed or not
 CAPTURE = "examples/first-look.pcap"
 RESOLVER = "127.0.0.1:5354"
 SITE, SITE6 = "198.51.100.10", "2001:db8::10"
