@@ -40,11 +40,14 @@ def make_segment(
     options: bytes = b"",
     ts: tuple[int, int] | None = None,
     nsegs: int = 1,
+    ack_advance: int = 0,
 ) -> Segment:
     """A segment with absolute numbers, as a codec would hand it up (`options` without the timestamps)."""
     has_ts = ts is not None
     value, echo = ts or (0, 0)
-    return Segment(key, seq & MASK, ack & MASK, flags, window, memoryview(payload), options, has_ts, value, echo, nsegs)
+    made = Segment(key, seq & MASK, ack & MASK, flags, window, memoryview(payload), options, has_ts, value, echo, nsegs)
+    made.ack_advance = ack_advance
+    return made
 
 
 @dataclass
@@ -84,6 +87,7 @@ class Arriving(Stimulus):
     ts: tuple[int, int] | bool | None = None  # (value, echo); None: natural; False: none
     sack: tuple[tuple[int, int], ...] = ()  # blocks relative to our first number
     nsegs: int = 1
+    ack_advance: int = 0  # of coalesced segments
     new_connection: dict[str, Any] | None = None  # of a SYN: what it offers
 
     def __str__(self) -> str:

@@ -159,6 +159,7 @@ class Playbook:
             options=options,
             ts=ts,
             nsegs=told.nsegs,
+            ack_advance=told.ack_advance,
         )
 
 

@@ -257,3 +257,22 @@ def test_established_late_syn_ack_timer_does_not_fire() -> None:
 
 def test_closed_segment_is_counted() -> None:
     Playbook()(syn(), refuse() >> anything, ack(1) >> drop(DropReason.TCP_AFTER_CLOSE) >> nothing)
+
+
+def test_listen_syn_with_an_illegal_option_opens_with_the_defaults() -> None:
+    """The codec drops such a SYN (MUST-7); should one come, nothing of it is believed and nothing breaks."""
+    Playbook()(
+        segment(SYN, seq=0, options=b"\x02\x04\x05\xb4\x03\x00\x00\x00"),
+        accept() >> syn_ack(options={"mss": 1460, "window_scale": None}),
+        ack() >> tells(Established),
+        write(b"x" * 600) >> sends(600, mss=536),
+    )
+
+
+def test_syn_received_coalesced_acks_count_from_the_first() -> None:
+    """The true third segment and a lie behind it, merged by the codec: established, and the lie is answered."""
+    Playbook()(
+        syn(),
+        accept() >> syn_ack(),
+        ack(1001, nsegs=2, ack_advance=1000) >> tells(Established) >> drop(DropReason.TCP_BAD_ACK) >> acks(1, seq=1),
+    )

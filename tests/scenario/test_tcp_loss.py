@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import random
+
+import pytest
+
 from netstack.config import TcpConfig
 from netstack.core.drops import DropReason
+from netstack.core.packet import FIN
 from netstack.tcp import Closed, State, TimedOut
-from netstack.testing.builders import Arriving, ack, after, data, write
-from netstack.testing.checkers import acks, anything, becomes, drop, hears, nothing, resets, sends, tells
+from netstack.testing.builders import Arriving, ack, after, close, data, fin, write
+from netstack.testing.checkers import acks, anything, becomes, drop, hears, nothing, resets, sends, sends_fin, tells
 from netstack.testing.playbook import Playbook, established
 
 MSS = 1000
@@ -299,3 +304,35 @@ def test_established_many_segments_in_one_batch_are_acked_once() -> None:
         segment = play._segment(Arriving(payload=bytes(100), seq=1 + 100 * number))
         play.connection.receive(segment, play.now)
     play(after(0.0) >> acks(1001))
+
+
+# --- a lot, both ways ---
+
+
+@pytest.mark.parametrize("version", [4, 6])
+def test_established_a_mebibyte_down_then_fin(version: int) -> None:
+    text = random.Random(1).randbytes(1 << 20)
+    play = established(version=version, wscale=7, sack=True, ts=1, win=2000)
+    connection, got, left = play.connection, bytearray(), text
+    for _ in range(1000):
+        left = left[connection.write(left) :]
+        if not left:
+            connection.close(play.now)
+        runs = connection.runs_to_send(play.now)
+        for run in runs:
+            got += run.payload
+            play._hear(run)
+        if got == text and runs[-1].flags & FIN:
+            break
+        play.connection.receive(play._segment(ack(after=0.001)), play.now)
+    assert got == text
+    play(ack() >> becomes(State.FIN_WAIT_2), after(5.0) >> nothing)
+
+
+def test_established_a_quarter_mebibyte_up_then_fin() -> None:
+    text = random.Random(2).randbytes(1 << 18)
+    play = established(wscale=7)
+    for at in range(0, len(text), 32_768):
+        part = text[at : at + 32_768]
+        play(data(part, nsegs=23) >> hears(part) >> acks(1 + at + 32_768, win=4096))
+    play(fin() >> acks(2 + len(text)), write(b"digest") >> sends(6, ack=2 + len(text)), close() >> sends_fin(seq=7))
