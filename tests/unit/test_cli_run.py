@@ -1,4 +1,4 @@
-"""`netstack run`: which device is served, how, and what the end means. Real devices are in tests/interop/test_run.py."""
+"""`netstack run`: which device is served, how, and what the end means. Real devices are in tests/interop."""
 
 import os
 import signal
@@ -42,8 +42,6 @@ def world(monkeypatch):
     """A machine on which every device can be had; what was asked of it is kept."""
 
     class World:
-        opened = []
-        up = []
         exists = False
 
     def open_tun(name, *, offload):

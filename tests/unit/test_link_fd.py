@@ -55,17 +55,16 @@ class Batch:
 @pytest.fixture
 def world():
     class World:
-        codec = Codec()
-        events = []
-        inside, outside = os.pipe()
+        def __init__(self):
+            self.codec = Codec()
+            self.events = []
+            self.inside, self.outside = os.pipe()
 
         def tunnel(self, **settings):
             return FdTunnel(
                 self.inside, self.codec, 1500, emit=self.events.append, clock=lambda: 7.0, **settings
             )  # fmt: skip
 
-    World.events = []
-    World.codec = Codec()
     made = World()
     yield made
     for fd in (made.inside, made.outside):

@@ -1,4 +1,4 @@
-"""Route netlink: what is sent for each request, and what an answer means. The kernel's part is tried in tests/interop."""
+"""Route netlink: what is sent for each request, and what an answer means. The kernel is tried in tests/interop."""
 
 import errno
 import socket

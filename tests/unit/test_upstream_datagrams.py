@@ -1,4 +1,4 @@
-"""Datagram sockets' own parts: error parsing, identifiers, memory of endpoints. Real traffic is in test_upstream_dialer."""
+"""Datagram sockets: error parsing, identifiers, memory of endpoints. Real traffic is in test_upstream_dialer."""
 
 import errno
 import socket
