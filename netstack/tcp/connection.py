@@ -38,7 +38,11 @@ class TcpConnection(Arrival):
     __slots__ = ()
 
     def __init__(self, config: TcpConfig, key: bytes, *, iss: int, mtu: int, entropy: Entropy | None = None) -> None:
-        """`key` is that of the app's SYN (source = app), `iss` as RFC 6528 makes it, `mtu` the tunnel's."""
+        """`key` is that of the app's SYN (source = app), `iss` as RFC 6528 makes it, `mtu` the tunnel's.
+
+        `entropy` is taken so that callers need not change should something here have to be unpredictable; all that
+        is random today comes from `iss`, which makes a replay exact.
+        """
         super().__init__(config, key, iss=iss, mtu=mtu)
 
     # --- segments in ---
