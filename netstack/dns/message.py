@@ -74,19 +74,38 @@ def rcode_name(number: int) -> str:
     return RCODE_NAMES.get(number) or f"RCODE{number}"
 
 
-@dataclass(slots=True, eq=False)
 class Question:
     """The question of a message.
 
-    `name` is lower-case presentation form without the final dot ("." for the root), `wire` the octets as
-    they came (name, type, class), `folded` the same with the name in lower case, for comparison.
+    `wire` is the octets as they came (name, type, class), `folded` the same with the name in lower case, for
+    comparison.
     """
 
-    name: str
-    type: int
-    cls: int
-    wire: bytes
-    folded: bytes
+    __slots__ = ("_name", "folded", "wire")
+
+    def __init__(self, wire: bytes) -> None:
+        # length octets are below 64 and so never letters: lower() on a whole name is safe
+        self.wire = wire
+        self.folded = wire[:-4].lower() + wire[-4:]
+        self._name = ""
+
+    @property
+    def name(self) -> str:
+        """Lower-case presentation form without the final dot ("." for the root); made when first wanted."""
+        name = self._name
+        if not name:
+            name = self._name = name_text(self.folded[:-4])
+        return name
+
+    @property
+    def type(self) -> int:
+        """QTYPE."""
+        return self.wire[-4] << 8 | self.wire[-3]
+
+    @property
+    def cls(self) -> int:
+        """QCLASS."""
+        return self.wire[-2] << 8 | self.wire[-1]
 
 
 @dataclass(slots=True, eq=False)
@@ -151,7 +170,6 @@ def parse_question(message: bytes) -> Question | None:
     """
     size = len(message)
     at = HEADER_SIZE
-    labels: list[bytes] = []
     while True:
         if at >= size:
             return None
@@ -160,16 +178,11 @@ def parse_question(message: bytes) -> Question | None:
             break
         if length > 63:
             return None
-        labels.append(message[at + 1 : at + 1 + length])
         at += 1 + length
     end = at + 5
     if end > size or at - HEADER_SIZE > 254:
         return None
-    wire = message[HEADER_SIZE:end]
-    kind = message[at + 1] << 8 | message[at + 2]
-    cls = message[at + 3] << 8 | message[at + 4]
-    # length octets are below 64 and so never letters: lower() on a whole name is safe
-    return Question(labels_text(labels), kind, cls, wire, wire[:-4].lower() + wire[-4:])
+    return Question(message[HEADER_SIZE:end])
 
 
 def labels_text(labels: list[bytes]) -> str:
