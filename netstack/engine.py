@@ -217,6 +217,7 @@ class Engine:
         self.config = self.context.config = config
         self.policy.reconfigure(config)
         self.tracker.reconfigure(config.tracker, config.limits)
+        self.bridge.reconfigure(config.dns, config.limits)
         self.tcp.cut_blocked(now)
         self.flush(now)
 

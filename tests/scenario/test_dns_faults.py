@@ -1,4 +1,4 @@
-"""Random upstream faults: every query gets exactly one answer in time, nothing false is leased, nothing is left over."""
+"""Random upstream faults: each query gets one answer in time, nothing false is leased, nothing is left over."""
 
 import random
 from dataclasses import dataclass
