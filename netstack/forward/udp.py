@@ -16,11 +16,12 @@ import errno
 from netstack.core.drops import DropReason
 from netstack.core.errors import DialError, ProtectError
 from netstack.core.events import EngineError, FlowClosed, FlowOpened
-from netstack.core.flow import Endpoint, FiveTuple, pack_key, reverse_key, unpack_key
+from netstack.core.flow import Endpoint, FiveTuple, key_destination, pack_key, reverse_key, unpack_key
 from netstack.core.packet import Datagram
 from netstack.core.ports import DatagramSocket, SocketError
 from netstack.core.verdict import Reason, Refusal
 from netstack.forward.context import Context, block_reason
+from netstack.policy.lan import is_group, is_local
 from netstack.wire import icmp
 
 UDP = 17
@@ -62,7 +63,7 @@ class _Peer:
 class UdpSession:
     """A mapping: the app's address and port on one side, one socket on the other."""
 
-    __slots__ = ("addresses", "by_endpoint", "forwarder", "ident", "is_stun", "last_seen", "peers", "received", "sent",
+    __slots__ = ("addresses", "asked_group", "by_endpoint", "forwarder", "ident", "is_stun", "last_seen", "peers", "received", "sent",
                  "socket", "source", "timer_at", "version")  # fmt: skip
 
     def __init__(self, forwarder: UdpForwarder, ident: bytes, source: Endpoint, now: float) -> None:
@@ -78,6 +79,7 @@ class UdpSession:
         self.sent = 0
         self.received = 0
         self.is_stun = False
+        self.asked_group = False  # spoke to a multicast or broadcast address: any neighbour may answer
         self.timer_at: float | None = None
 
     def next_timeout(self) -> float | None:
@@ -124,6 +126,9 @@ class UdpForwarder:
     def on_datagram(self, datagram: Datagram, now: float) -> None:
         """A datagram that is not for the DNS bridge."""
         key = datagram.key
+        if datagram.hop_limit <= 1 and not is_group(key_destination(key)):
+            self._expired(datagram, now)
+            return
         ident = key[:1] + key[2:18] + key[34:36]
         session = self.sessions.get(ident)
         peer = session.peers.get(key) if session is not None else None
@@ -156,6 +161,12 @@ class UdpForwarder:
             peer.policy = context.policy.version
         assert session is not None
         self._send(session, peer, datagram, now)
+
+    def _expired(self, datagram: Datagram, now: float) -> None:
+        """This engine is a hop: a traceroute sees it (RFC 1812 5.3.1)."""
+        self.context.drop(DropReason.TTL_EXCEEDED)
+        gateway = self.context.gateway(datagram.key[0])
+        self.context.send_error(icmp.time_exceeded(datagram.packet, gateway), now)
 
     def _open(self, ident: bytes, flow: FiveTuple, datagram: Datagram, now: float) -> UdpSession | None:
         context = self.context
@@ -199,6 +210,8 @@ class UdpForwarder:
         session.by_endpoint[peer.endpoint] = peer
         address = peer.endpoint.address
         session.addresses[address] = session.addresses.get(address, 0) + 1
+        if is_group(address):
+            session.asked_group = True
         self.context.tracker.pin(address)
         return peer
 
@@ -267,7 +280,8 @@ class UdpForwarder:
             if peer is not None:
                 reply_key = peer.reply_key
                 peer.octets_down += len(payload)
-            elif sender.address in session.addresses:  # another port of a known peer
+            elif sender.address in session.addresses or (session.asked_group and is_local(sender.address)):
+                # another port of a known peer (RFC 4787 REQ-8), or one of a group that was asked (SSDP, mDNS)
                 reply_key = pack_key(UDP, sender, session.source)
             else:
                 self.context.drop(DropReason.UDP_NOT_EXPECTED)

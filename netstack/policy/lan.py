@@ -93,3 +93,13 @@ def is_leasable(address: bytes) -> bool:
     Block pages answer 0.0.0.0 or 127.0.0.1; leasing those would open the host itself.
     """
     return classify(address) <= _LAN
+
+
+def is_group(address: bytes) -> bool:
+    """True for multicast and limited broadcast: many hosts may answer, none may be told of an error."""
+    return _MULTICAST <= classify(address) <= Scope.BROADCAST
+
+
+def is_local(address: bytes) -> bool:
+    """True for neighbours: private and link-local addresses."""
+    return classify(address) in (_LAN, _LINK_LOCAL)

@@ -97,6 +97,8 @@ class SocketDialer:
         try:
             if version == 6 and kind == socket.SOCK_DGRAM:
                 sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            elif protocol == socket.IPPROTO_UDP:  # an app's broadcast is policy's business, not the kernel's
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
             ask_for_errors(sock)
         except OSError as problem:
             sock.close()

@@ -10,6 +10,7 @@ from netstack.core.events import EngineError, FlowClosed, FlowOpened
 from netstack.core.flow import Endpoint
 from netstack.core.packet import Datagram, IcmpMessage
 from netstack.testing.world import APP, APP6, SERVER, SERVER6, World
+from netstack.wire.checksum import checksum
 
 GAME = Endpoint.of("192.0.2.80", 3074)
 GAME6 = Endpoint.of("2001:db8::80", 3074)
@@ -62,6 +63,33 @@ def test_replies_of_strangers_are_dropped_but_of_another_port_taken() -> None:
     socket.incoming.append((b"other port", Endpoint.of("192.0.2.80", 9999)))
     [reply] = w.run()
     assert bytes(reply.payload) == b"other port"
+
+
+def test_neighbours_may_answer_what_a_group_was_asked() -> None:
+    for group in (Endpoint.of("239.255.255.250", 1900), Endpoint.of("255.255.255.255", 9)):
+        w = world(policy={"enforcement": "strict"})
+        w.send(w.udp_packet(b"M-SEARCH", destination=group))
+        [socket] = w.datagrams
+        socket.incoming.append((b"TV", Endpoint.of("192.168.1.7", 49152)))
+        socket.incoming.append((b"stranger", Endpoint.of("203.0.113.5", 1900)))
+        [reply] = w.run()
+        assert bytes(reply.payload) == b"TV" and reply.key[2:6] == b"\xc0\xa8\x01\x07"
+
+
+def test_traceroute_sees_this_hop() -> None:
+    w = world()
+    packet = bytearray(w.udp_packet(b"x", destination=GAME))
+    packet[8] = 1
+    packet[10:12] = b"\0\0"
+    packet[10:12] = checksum(packet[:20]).to_bytes(2, "big")
+    [message] = w.send(bytes(packet))
+    assert (message.type, message.code, message.source) == (11, 0, b"\x0a\x00\x00\x01")
+    assert w.stats.drops[DropReason.TTL_EXCEEDED] == 1 and w.datagrams == []
+    packet = bytearray(w.udp_packet(b"x", destination=Endpoint.of("224.0.0.251", 5353)))
+    packet[8] = 1
+    packet[10:12] = b"\0\0"
+    packet[10:12] = checksum(packet[:20]).to_bytes(2, "big")
+    assert w.send(bytes(packet)) == [] and len(w.datagrams) == 1
 
 
 def test_empty_and_many_and_large_replies() -> None:

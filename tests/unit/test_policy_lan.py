@@ -5,7 +5,7 @@ from ipaddress import ip_address
 
 import pytest
 
-from netstack.policy.lan import Scope, classify, is_leasable
+from netstack.policy.lan import Scope, classify, is_group, is_leasable, is_local
 
 
 @pytest.mark.parametrize(
@@ -77,3 +77,13 @@ def test_agrees_with_the_standard_library_on_random_addresses() -> None:
         assert (scope == Scope.MULTICAST) == address.is_multicast
         assert (scope == Scope.LOOPBACK) == address.is_loopback
         assert (scope == Scope.LINK_LOCAL) == address.is_link_local
+
+
+def test_groups_and_neighbours() -> None:
+    def packed(*texts: str) -> list[bytes]:
+        return [ip_address(text).packed for text in texts]
+
+    assert all(map(is_group, packed("224.0.0.251", "239.255.255.250", "255.255.255.255", "ff02::fb")))
+    assert not any(map(is_group, packed("192.168.1.255", "198.51.100.1", "127.0.0.1", "0.0.0.0", "fe80::1")))
+    assert all(map(is_local, packed("10.1.2.3", "192.168.1.7", "169.254.3.4", "fe80::1", "fd00::1")))
+    assert not any(map(is_local, packed("198.51.100.1", "224.0.0.1", "127.0.0.1", "2001:db8::1")))
