@@ -74,7 +74,7 @@ class DatagramSocket(Protocol):
     def recvfrom(self) -> tuple[bytes, Endpoint]:
         """One datagram and who sent it; BlockingIOError when there is none; OSError."""
 
-    def recv_error(self) -> "SocketError | None":
+    def recv_error(self) -> SocketError | None:
         """The next ICMP error that the kernel kept for this socket (IP_RECVERR), or None."""
 
     def local_port(self) -> int:
