@@ -26,7 +26,7 @@ def _plain(value: Any) -> Any:
             "destination": str(value.destination),
         }
     if isinstance(value, Verdict):
-        shown = {
+        shown: dict[str, Any] = {
             "action": value.action.value,
             "reason": value.reason.value,
             "evidence": value.evidence,

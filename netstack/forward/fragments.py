@@ -10,7 +10,7 @@ unfinished fragments cannot lock honest ones out for longer than it lasts.
 
 from __future__ import annotations
 
-from bisect import bisect_left
+from bisect import bisect_left, insort
 from collections.abc import Callable, Hashable
 
 from netstack.config import LimitsConfig
@@ -18,6 +18,7 @@ from netstack.core.drops import DropReason
 from netstack.core.packet import Octets
 from netstack.core.stats import Stats
 from netstack.wire import ipv4, ipv6
+from netstack.wire.ipv4 import FragmentPart
 
 MAX_PIECES = 128  # fragments of one packet: 65,535 octets in pieces of 512
 MAX_PACKET = 65_535
@@ -36,6 +37,25 @@ class _Partial:
         self.header = b""  # of the fragment with offset 0
         self.first = b""  # the whole first fragment, to quote in a time exceeded
         self.refused = False
+
+    def fits(self, start: int, end: int, is_last: bool) -> bool:
+        """False when the octets `start` to `end` overlap others or contradict where the packet ends."""
+        if self.end is not None and (end > self.end or (is_last and end != self.end)):
+            return False
+        at = bisect_left(self.pieces, (start, b""))
+        if at and self.pieces[at - 1][0] + len(self.pieces[at - 1][1]) > start:
+            return False
+        return not (at < len(self.pieces) and (is_last or self.pieces[at][0] < end))
+
+    def holds(self, start: int, piece: bytes) -> bool:
+        """True for a fragment that is here already, octet for octet."""
+        at = bisect_left(self.pieces, (start, piece))
+        return at < len(self.pieces) and self.pieces[at] == (start, piece)
+
+    @property
+    def is_whole(self) -> bool:
+        """True when no octet is missing."""
+        return self.end == self.octets and self.header != b""
 
 
 class Reassembler:
@@ -64,39 +84,38 @@ class Reassembler:
 
     def add(self, packet: Octets, now: float) -> bytes | None:
         """Take one fragment (copied); the whole packet when this was the last piece, else None."""
-        wire = ipv4 if packet[0] >> 4 == 4 else ipv6
-        fragment = wire.parse_fragment(packet)
+        is_v4 = packet[0] >> 4 == 4
+        fragment = ipv4.parse_fragment(packet) if is_v4 else ipv6.parse_fragment(packet)
         if isinstance(fragment, DropReason):
-            return self._drop(fragment)
-        start = fragment.offset
+            self._stats.drops[fragment] += 1
+            return None
         piece = bytes(packet[fragment.start : fragment.end])
-        end = start + len(piece)
-        if (fragment.more and len(piece) % 8) or not piece:
-            return self._drop(DropReason.BAD_FRAGMENT)
-        if end + len(fragment.header) > MAX_PACKET:
-            return self._drop(DropReason.FRAGMENT_TOO_LARGE)
+        problem = _problem(fragment, len(piece))
+        if problem is not None:
+            self._stats.drops[problem] += 1
+            return None
         partial = self._partials.get(fragment.key)
         if partial is None:
             partial = self._partials[fragment.key] = _Partial(now + self._limits.fragment_timeout)
-        if partial.refused:
-            return self._drop(DropReason.FRAGMENT_OVERLAP)
-        known_end = partial.end
-        if (
-            (not fragment.more and known_end is not None and known_end != end)
-            or (known_end is not None and end > known_end)
-            or (not fragment.more and partial.pieces and partial.pieces[-1][0] + len(partial.pieces[-1][1]) > end)
-        ):
-            return self._refuse(partial)
-        at = bisect_left(partial.pieces, (start, b""))
-        if at < len(partial.pieces) and partial.pieces[at] == (start, piece):
+        if partial.holds(fragment.offset, piece):
             return None  # the same fragment again (RFC 8200 4.5 allows to ignore it)
-        if (at > 0 and partial.pieces[at - 1][0] + len(partial.pieces[at - 1][1]) > start) or (
-            at < len(partial.pieces) and partial.pieces[at][0] < end
-        ):
-            return self._refuse(partial)
+        self._place(partial, fragment, piece, packet)
+        if partial.is_whole:
+            self._forget(fragment.key)
+            payload = b"".join(octets for _, octets in partial.pieces)
+            return ipv4.rebuild(partial.header, payload) if is_v4 else ipv6.rebuild(partial.header, payload)
+        self._shed()
+        return None
+
+    def _place(self, partial: _Partial, fragment: FragmentPart, piece: bytes, packet: Octets) -> None:
+        start, end = fragment.offset, fragment.offset + len(piece)
+        if partial.refused or not partial.fits(start, end, not fragment.more):
+            self._refuse(partial, DropReason.FRAGMENT_OVERLAP)
+            return
         if len(partial.pieces) >= MAX_PIECES:
-            return self._refuse(partial, DropReason.FRAGMENT_TABLE_FULL)
-        partial.pieces.insert(at, (start, piece))
+            self._refuse(partial, DropReason.FRAGMENT_TABLE_FULL)
+            return
+        insort(partial.pieces, (start, piece))
         partial.octets += len(piece)
         self._octets += len(piece)
         if not fragment.more:
@@ -104,19 +123,12 @@ class Reassembler:
         if start == 0:
             partial.header = fragment.header
             partial.first = bytes(packet)
-        if partial.end == partial.octets and partial.header:
-            self._forget(fragment.key)
-            return wire.rebuild(partial.header, b"".join(octets for _, octets in partial.pieces))
-        self._shed()
-        return None
 
-    def _drop(self, reason: DropReason) -> None:
-        self._stats.drops[reason] += 1
-
-    def _refuse(self, partial: _Partial, reason: DropReason = DropReason.FRAGMENT_OVERLAP) -> None:
+    def _refuse(self, partial: _Partial, reason: DropReason) -> None:
         self._stats.drops[reason] += 1 + len(partial.pieces)
         self._octets -= partial.octets
-        partial.pieces, partial.octets, partial.refused, partial.first = [], 0, True, b""
+        partial.pieces, partial.octets, partial.end, partial.refused, partial.first = [], 0, None, True, b""
+        partial.header = b""
 
     def _forget(self, key: Hashable) -> _Partial:
         partial = self._partials.pop(key)
@@ -143,3 +155,12 @@ class Reassembler:
                 self._stats.drops[DropReason.FRAGMENT_TIMEOUT] += len(partial.pieces)
             if partial.first and self._expired is not None:
                 self._expired(partial.first, now)
+
+
+def _problem(fragment: FragmentPart, octets: int) -> DropReason | None:
+    """What makes a fragment impossible by itself."""
+    if not octets or (fragment.more and octets % 8):
+        return DropReason.BAD_FRAGMENT
+    if fragment.offset + octets + len(fragment.header) > MAX_PACKET:
+        return DropReason.FRAGMENT_TOO_LARGE
+    return None

@@ -115,8 +115,8 @@ class TcpFlow:
         next_event = self.connection.next_event
         while (event := next_event()) is not None:
             kind = type(event)
-            if kind is Data:
-                self._send_up(event.payload, now)  # type: ignore[union-attr]
+            if isinstance(event, Data):
+                self._send_up(event.payload, now)
             elif kind is SendSpace:
                 self._resume_reading()
             elif kind is EndOfStream:

@@ -70,6 +70,16 @@ class ScriptedSocket:
         self.closed = False
         self.aborted = False
 
+    @property
+    def is_readable(self) -> bool:
+        """Whether a read would not block."""
+        return False
+
+    @property
+    def is_writable(self) -> bool:
+        """Whether octets would be taken."""
+        return False
+
     def watch(self, *, readable: bool, writable: bool) -> None:
         """As in `core.ports`."""
         self.readable_wanted, self.writable_wanted = readable, writable
@@ -173,8 +183,6 @@ class ScriptedStream(ScriptedSocket):
 
 class ScriptedDatagrams(ScriptedSocket):
     """A UDP or ICMP socket under a test's control."""
-
-    is_writable = False
 
     def __init__(self, owner: SocketOwner, flow: FiveTuple | None, version: int) -> None:
         super().__init__(owner, flow)

@@ -44,7 +44,7 @@ def test_any_order_with_duplicates(make, seed: int) -> None:
     parts = pieces(make, payload, 1000)
     parts += rng.sample(parts[:-1], 2)
     rng.shuffle(parts)
-    reassembler, stats = assembler()
+    reassembler, _ = assembler()
     whole = [packet for part in parts if (packet := reassembler.add(part, 0.0)) is not None]
     assert len(whole) == 1
     header = 20 if make is fragment4 else 40
@@ -87,7 +87,8 @@ def test_packets_with_other_identity_do_not_mix() -> None:
 def test_time_out_reports_the_first_fragment() -> None:
     expired: list[tuple[bytes, float]] = []
     stats = Stats()
-    reassembler = Reassembler(LimitsConfig(fragment_timeout=30.0), stats, lambda packet, now: expired.append((packet, now)))
+    limits = LimitsConfig(fragment_timeout=30.0)
+    reassembler = Reassembler(limits, stats, lambda packet, now: expired.append((packet, now)))
     first = fragment4(b"a" * 8, 0, True, 1)
     reassembler.add(first, 0.0)
     reassembler.add(fragment4(b"b" * 8, 8, True, 2), 5.0)

@@ -154,7 +154,8 @@ QUIC_INITIAL = b"\xc3\0\0\0\1\x08" + bytes(8) + b"\x08" + bytes(8) + b"\0\x44\x9
 
 
 def test_quic_is_refused_even_when_resolved() -> None:
-    for destination in (Endpoint.of("192.0.2.80", 443), Endpoint.of("2001:db8::80", 443), Endpoint.of("192.0.2.80", 80)):
+    for host, port in (("192.0.2.80", 443), ("2001:db8::80", 443), ("192.0.2.80", 80)):
+        destination = Endpoint.of(host, port)
         w = world(policy={"enforcement": "strict"})
         w.engine.tracker.learn("video.example", destination.address, 60, w.now)
         source = APP if destination.version == 4 else APP6
