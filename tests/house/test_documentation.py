@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import ast
 import importlib
 import json
 import re
 import tomllib
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,7 @@ import pytest
 
 from netstack.cli import COMMANDS, main
 from netstack.config import make_config
-from tests.house.source import ROOT, project_files
+from tests.house.source import ROOT, modules, parse, project_files
 
 PAGES = [path for path in project_files() if path.suffix == ".md"]
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.M | re.S)
@@ -92,3 +94,29 @@ def keys_of(value: Any) -> set[str]:
         return set()
     inner = (keys_of(item) for key, item in value.items() if key != "drops")
     return set(value).union(*inner)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_a_method_that_is_named_exists(page: Path) -> None:
+    known = members()
+    for cls, name in re.findall(r"`(?:\w+\.)*([A-Z]\w+)\.([a-z_]\w*)\b", page.read_text(encoding="utf-8")):
+        if cls in known:
+            assert name in known[cls], f"{page.name}: {cls}.{name}"
+
+
+@cache
+def members() -> dict[str, set[str]]:
+    """Class name -> its methods and attributes, those of its bases in the package included."""
+    classes = [node for path in modules() for node in ast.walk(parse(path)) if isinstance(node, ast.ClassDef)]
+    own: dict[str, set[str]] = {}
+    for cls in classes:
+        names = own.setdefault(cls.name, set())
+        names |= {node.name for node in cls.body if isinstance(node, ast.FunctionDef)}
+        names |= {node.attr for node in ast.walk(cls) if isinstance(node, ast.Attribute)}
+        names |= {
+            node.target.id for node in cls.body if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name)
+        }
+    for cls in classes:
+        for base in cls.bases:
+            own[cls.name] |= own.get(base.id, set()) if isinstance(base, ast.Name) else set()
+    return own

@@ -39,9 +39,7 @@ REGISTRIES = tuple(
     ]
 )
 UNFINISHED = re.compile(
-    "|".join(
-        [r"\bTO" + r"DO\b", r"\bFIX" + r"ME\b", r"\bX" + r"XX\b", "not imple" + "mented"]
-    ),
+    "|".join([r"\bTO" + r"DO\b", r"\bFIX" + r"ME\b", r"\bX" + r"XX\b", "not imple" + "mented"]),
     re.I,
 )
 
