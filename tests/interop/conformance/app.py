@@ -162,7 +162,8 @@ class TcpApp:
         strict: bool = False,
     ) -> p.Packet:
         """The next packet that `wanted` accepts; with `strict` the very next one must be it."""
-        end, seen = time.monotonic() + timeout, []
+        seen: list[str] = []
+        end = time.monotonic() + timeout
         while True:
             packet = self.next(max(0.0, end - time.monotonic()))
             if packet is None:

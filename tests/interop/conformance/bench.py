@@ -36,7 +36,7 @@ RESOLVER = "45.255.0.53"
 ASSIGNED6 = socket.inet_pton(socket.AF_INET6, "2a45:0:ffff::1")
 """An address that the server really has: Linux sends ICMPv6 errors from no other kind."""
 _runs = itertools.count()
-_QUIET = {
+_QUIET: dict[str, str | int] = {
     "net__ipv6__conf__all__accept_dad": 0,
     "net__ipv6__conf__default__accept_dad": 0,
     "net__ipv6__conf__all__router_solicitations": 0,

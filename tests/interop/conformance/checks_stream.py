@@ -170,7 +170,7 @@ def fast_retransmit(c: Case) -> None:
             sent = time.monotonic()
             again = app.expect(
                 "retransmission after duplicate ACKs",
-                lambda s, seq=missing.seq: s.seq == seq and bool(s.data),
+                lambda s: s.seq == missing.seq and bool(s.data),  # noqa: B023
                 timeout=0.15,
             )
             require(again.data == missing.data[: len(again.data)], "the retransmission differs")
@@ -391,7 +391,7 @@ def _segments_up_to(app: TcpApp, most: int, count: int) -> None:
 def default_mss(c: Case) -> None:
     for v6 in (False, True):
         for options in ({"ts": False, "sack": False, "wscale": None}, {}):
-            app = c.connect(SOURCE, mss=None, v6=v6, **options)  # type: ignore[arg-type]
+            app = c.connect(SOURCE, mss=None, v6=v6, **options)
             app.push(b"20000\n")
             most = 1220 if v6 else 536
             got = 0

@@ -151,7 +151,7 @@ def ack_of_unsent_data(c: Case) -> None:
             app.silence(
                 0.1,
                 f"an ACK {offset} beyond SND.NXT",
-                lambda s, nxt=app.snd_nxt: s.flags == p.ACK and s.ack == nxt and not s.data,
+                lambda s: s.flags == p.ACK and s.ack == app.snd_nxt and not s.data,  # noqa: B023
             )
             c.puppet(app, "send", data=b"unharmed".hex())
             require(app.read(8) == b"unharmed", "the connection suffers from an ACK of what was not sent")

@@ -68,8 +68,8 @@ class Answer:
             raise ValueError("shorter than a header")
         self.ident, flags, questions, answers, *_ = struct.unpack_from("!HHHHHH", message)
         self.is_response, self.truncated, self.rcode = bool(flags & 0x8000), bool(flags & 0x0200), flags & 15
-        self.question, self.kind, self.addresses, at = "", 0, [], 12
-        self.addresses: list[bytes]
+        self.question, self.kind, at = "", 0, 12
+        self.addresses: list[bytes] = []
         for _ in range(questions):
             self.question, at = read_name(message, at)
             self.kind, at = int.from_bytes(message[at : at + 2], "big"), at + 4

@@ -20,14 +20,10 @@ import random
 import socket
 import struct
 import sys
-import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-if __package__:
-    from . import resolver
-else:
-    import resolver  # type: ignore[no-redef]
+from . import resolver
 
 ECHO, SINK, SOURCE, DIGEST, STALL, RESET_AT_ONCE, RESET_ON_DATA, EARLY_FIN, PUPPET = (
     7,
@@ -296,8 +292,6 @@ class Upstream:
                 return [[port, data.hex()] for port, data in self.datagrams.get(address, [])]
             case "questions":
                 return self.questions.get(order["name"], 0)
-            case "clock":
-                return time.monotonic()
         if not connections:
             return False
         return self.drive(connections[-1], order)
