@@ -105,6 +105,7 @@ class Engine:
         self.reassembler = Reassembler(config.limits, self.stats, self._reassembly_expired)
         self._batch = PacketBatch.for_tunnel(tunnel.mtu, tunnel.offload, packets=config.tunnel.batch)
         self._whole: PacketBatch | None = None  # for reassembled packets; its memory comes with the first
+        self._dns_was_busy = False
         self._ready: list[tuple[Any, Stream]] = []
         self._dns_ports = frozenset(config.dns.ports)
         self._dispatch: dict[type, Callable[[Any, float], None]] = {
@@ -166,12 +167,22 @@ class Engine:
                 owner.on_readable(stream, now)
             self.dns.flush(now)
         self.tcp.flush(now)
-        timers = self.timers
-        timers.touch(self.bridge)
-        timers.touch(self._resolver_timer)
-        timers.touch(self.tracker)
-        timers.touch(self.reassembler)
+        self._touch_services()
         self.tunnel.flush()
+
+    def _touch_services(self) -> None:
+        """Deadlines of what is not a flow. This runs for every batch, so nothing is asked that cannot have moved:
+        the tracker's and the reassembler's first deadline only ever moves later."""
+        timers = self.timers
+        busy = self.stats.dns_pending > 0
+        if busy or self._dns_was_busy:
+            timers.touch(self.bridge)
+            timers.touch(self._resolver_timer)
+            self._dns_was_busy = busy
+        if self.tracker.timer_at is None:
+            timers.touch(self.tracker)
+        if self.reassembler.timer_at is None:
+            timers.touch(self.reassembler)
 
     # --- dispatch ---
 

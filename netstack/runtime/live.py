@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from netstack.engine import Engine
 
 TunnelFactory = Callable[[Config, Stats, EventSink, "LiveRuntime"], Tunnel]
-ResolverFactory = Callable[[Config, Dialer, Entropy], Resolver]
+ResolverFactory = Callable[[Config, Dialer, Entropy, Stats], Resolver]
 EngineCommand = Callable[["Engine", float], Any]
 
 _STALL_FIRST, _STALL_MOST = 0.02, 1.0  # seconds between looks at a device that is in trouble
@@ -44,11 +44,11 @@ class SystemClock:
     now = staticmethod(time.monotonic)
 
 
-def proxy_resolver(config: Config, dialer: Dialer, entropy: Entropy) -> Resolver:
+def proxy_resolver(config: Config, dialer: Dialer, entropy: Entropy, stats: Stats) -> Resolver:
     """The resolver that `config.dns.servers` names: plain DNS over UDP and TCP."""
     from netstack.upstream.proxy import ProxyResolver
 
-    return ProxyResolver(dialer, config.dns.servers, entropy)
+    return ProxyResolver(dialer, config.dns.servers, entropy, timeout=config.dns.timeout, stats=stats)
 
 
 class LiveRuntime:
@@ -125,7 +125,7 @@ class LiveRuntime:
         on_ready: Callable[[], None] | None,
         stop_signals: Sequence[int],
     ) -> None:
-        resolver = self._make_resolver(self.config, self.dialer, self.entropy)
+        resolver = self._make_resolver(self.config, self.dialer, self.entropy, stats)
         engine = self._make_engine(
             self.config,
             tunnel=tunnel,
