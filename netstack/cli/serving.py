@@ -68,7 +68,7 @@ def pcap_tracer(path: str | None) -> Iterator[Tracer | None]:
     except OSError as problem:
         raise NetstackError(f"{path}: {problem.strerror}") from problem
     with file:
-        writer = PcapngWriter(file)
+        writer = PcapngWriter(file, live=True)
         try:
             yield _PcapTracer(writer)
         finally:

@@ -161,12 +161,16 @@ def _option(code: int, value: bytes) -> bytes:
 class PcapngWriter:
     """One section, one interface of raw IP with nanosecond stamps, packets with comments."""
 
-    def __init__(self, file: BinaryIO, *, linktype: int = RAW, interface: str = "netstack") -> None:
+    def __init__(self, file: BinaryIO, *, linktype: int = RAW, interface: str = "netstack", live: bool = False) -> None:
+        """With `live` each packet is handed to the system at once: the file of a killed process is whole."""
         self._file = file
+        self._live = live
         section = struct.pack("<IHHq", 0x1A2B3C4D, 1, 0, -1)
         description = struct.pack("<HHI", linktype, 0, 0) + _option(_IF_NAME, interface.encode())
         description += _option(_IF_TSRESOL, b"\x09") + _option(0, b"")
         file.write(_block(SECTION, section) + _block(INTERFACE, description))
+        if live:
+            file.flush()
 
     def write(self, packet: Octets, time_ns: int, comment: str = "") -> None:
         """Append one packet in a single write, so that a killed process leaves whole blocks."""
@@ -177,6 +181,8 @@ class PcapngWriter:
             text = comment.encode("utf-8")[:0xFFF0]
             body += _option(_OPT_COMMENT, text) + _option(0, b"")
         self._file.write(_block(ENHANCED_PACKET, body))
+        if self._live:
+            self._file.flush()
 
     def flush(self) -> None:
         """Hand everything to the operating system."""

@@ -12,7 +12,6 @@ from typing import Any
 
 from netstack.codec.base import PacketCodec
 from netstack.config import Config
-from netstack.core.drops import DropReason
 from netstack.core.flow import FiveTuple
 from netstack.core.packet import Octets, SegmentRun
 from netstack.core.stats import Stats
@@ -64,10 +63,7 @@ class ReplayTunnel(PacketTunnel):
         if packet is None:
             batch.count = batch.packets = batch.octets = 0
             return 0
-        taken = self.codec.parse_batch([packet], batch, verify=self._verify)
-        if not taken:
-            self.stats.drops[DropReason.TRUNCATED_IP] += 1
-        return taken
+        return self.codec.parse_batch([packet], batch, verify=self._verify)
 
     def write_run(self, run: SegmentRun) -> int:
         """As `Tunnel.write_run`."""

@@ -89,7 +89,8 @@ def test_every_cut_and_every_octet_is_survived():
         (6, ip("2001:db8::1", "2001:db8::2", 0, b"\x06\0\xc2\x04\0\0\0\0" + inner)),
     ]:
         for at in range(len(packet)):
-            for octets in (packet[:at], packet[:at] + b"\xff" + packet[at + 1 :], packet[:at] + b"\0" + packet[at + 1 :]):
+            rest = packet[at + 1 :]
+            for octets in (packet[:at], packet[:at] + b"\xff" + rest, packet[:at] + b"\0" + rest):
                 header = read_ip(octets, version, 0, len(octets))
                 assert header.end <= len(octets)
                 for reader in (read_tcp, read_udp):

@@ -61,7 +61,8 @@ def test_several_interfaces_and_sections():
         section(), interface(linktype=1), interface(linktype=113), enhanced(which=1), enhanced(which=0),
         section(">"), interface(">", linktype=228), enhanced(">"),
     )  # fmt: skip
-    assert [(frame.number, frame.linktype, frame.interface) for frame in frames] == [(1, 113, 1), (2, 1, 0), (3, 228, 2)]
+    found = [(frame.number, frame.linktype, frame.interface) for frame in frames]
+    assert found == [(1, 113, 1), (2, 1, 0), (3, 228, 2)]
 
 
 def test_simple_and_obsolete_packet_blocks():
@@ -109,6 +110,16 @@ def test_writer_and_reader_agree():
     first, second = read(octets)
     assert (first.data, first.time_ns, first.linktype) == (b"odd", 1_700_000_000_123_456_789, 101)
     assert (second.data, second.time_ns) == (b"even", 1_700_000_000_123_456_790)
+
+
+def test_a_live_file_is_whole_after_each_packet(tmp_path):
+    path = tmp_path / "live.pcapng"
+    with open(path, "wb") as file:
+        writer = PcapngWriter(file, live=True)
+        assert list(read_frames(io.BytesIO(path.read_bytes()), "x")) == []
+        for count in (1, 2):
+            writer.write(b"packet", count)
+            assert len(list(read_frames(io.BytesIO(path.read_bytes()), "x"))) == count
 
 
 def test_a_file_cut_anywhere_gives_whole_frames_or_an_error():
