@@ -27,16 +27,21 @@ class TimerOwner(Protocol):
         """Called when the deadline has come."""
 
 
+_COMPACT = 64  # entries from which on it is worth looking at how many are dead
+
+
 class TimerQueue:
     """The engine's deadlines."""
 
-    __slots__ = ("_heap", "_serial")
+    __slots__ = ("_heap", "_live", "_serial")
 
     def __init__(self) -> None:
         self._heap: list[tuple[float, int, TimerOwner]] = []
+        self._live = 0  # owners whose `timer_at` is set: each has one entry that counts
         self._serial = 0
 
     def __len__(self) -> int:
+        """Entries held, dead ones included."""
         return len(self._heap)
 
     def touch(self, owner: TimerOwner) -> None:
@@ -46,19 +51,30 @@ class TimerQueue:
             return
         planned = owner.timer_at
         if planned is None or deadline < planned:
+            if planned is None:
+                self._live += 1
             self._push(deadline, owner)
 
     def _push(self, deadline: float, owner: TimerOwner) -> None:
         owner.timer_at = deadline
         self._serial += 1
         heapq.heappush(self._heap, (deadline, self._serial, owner))
+        if len(self._heap) > _COMPACT and len(self._heap) > 2 * self._live:
+            self._compact()
+
+    def _compact(self) -> None:
+        """Drop dead entries: those of flows that ended would else keep them in memory until their idle limit."""
+        self._heap = [entry for entry in self._heap if entry[2].timer_at == entry[0]]
+        heapq.heapify(self._heap)
 
     def cancel(self, owner: TimerOwner) -> None:
-        """Forget `owner`; its entry in the heap dies when it is reached."""
-        owner.timer_at = None
+        """Forget `owner`; its entry in the heap dies when it is reached or the heap is compacted."""
+        if owner.timer_at is not None:
+            owner.timer_at = None
+            self._live -= 1
 
     def next_timeout(self) -> float | None:
-        """When `due` should be called next, or None. Stale entries are discarded on the way."""
+        """When `due` should be called next, or None. Dead entries are discarded on the way."""
         heap = self._heap
         while heap:
             deadline, _, owner = heap[0]
@@ -67,9 +83,11 @@ class TimerQueue:
                 if true is not None and true <= deadline:
                     return deadline
                 heapq.heappop(heap)
-                owner.timer_at = None
                 if true is not None:
                     self._push(true, owner)
+                    heap = self._heap
+                else:
+                    self.cancel(owner)
                 continue
             heapq.heappop(heap)
         return None
@@ -78,5 +96,5 @@ class TimerQueue:
         """Owners whose deadline is at or before `now`, in order; each is asked again by `touch`."""
         while (deadline := self.next_timeout()) is not None and deadline <= now:
             owner = heapq.heappop(self._heap)[2]
-            owner.timer_at = None
+            self.cancel(owner)
             yield owner

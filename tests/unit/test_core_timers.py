@@ -87,6 +87,21 @@ def test_cancelled_owner_never_fires() -> None:
     assert owner.fired == []
 
 
+def test_dead_entries_do_not_pile_up() -> None:
+    queue = TimerQueue()
+    stays = Owner(9000.0)
+    queue.touch(stays)
+    for at in range(10_000):
+        passing = Owner(7440.0 + at)
+        queue.touch(passing)
+        passing.deadline = 5.0
+        queue.touch(passing)
+        queue.cancel(passing)
+        queue.cancel(passing)
+    assert len(queue) < 200
+    assert queue.next_timeout() == 9000.0
+
+
 def test_owner_may_set_a_new_deadline_while_firing() -> None:
     queue = TimerQueue()
 
