@@ -6,6 +6,9 @@ Refuses to know: the clock; the caller says what time it is.
 An owner that moves its deadline later does nothing: when the old entry fires, `due()` asks the owner
 for its true deadline and puts it back. Only an earlier deadline costs a push. A connection whose
 retransmission timer is re-armed by every ACK therefore costs nothing per packet.
+
+An entry whose owner was cancelled, or has an earlier one, is stale. A flow's idle limit is hours away, so
+stale entries would pile up and keep ended flows alive: when they outnumber the others they are swept out.
 """
 
 from __future__ import annotations
@@ -13,6 +16,8 @@ from __future__ import annotations
 import heapq
 from collections.abc import Iterator
 from typing import Protocol
+
+SLACK = 256  # entries below which nothing is swept
 
 
 class TimerOwner(Protocol):

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from netstack.core.timers import TimerQueue
+from netstack.core.timers import SLACK, TimerQueue
 
 
 class Owner:
@@ -116,3 +116,31 @@ def test_owner_may_set_a_new_deadline_while_firing() -> None:
         assert run(queue, now) == [owner]
     assert owner.fired == [30.0, 60.0, 90.0]
     assert queue.next_timeout() == 120.0
+
+
+def test_a_deadline_that_comes_and_goes_before_a_far_one_leaves_no_pile_of_entries() -> None:
+    """A flow with an idle limit of hours that retransmits now and then: each time leaves a far entry behind."""
+    queue = TimerQueue()
+    owner = Owner(7440.0)
+    queue.touch(owner)
+    for now in range(5000):
+        owner.deadline = now + 0.2
+        queue.touch(owner)
+        owner.deadline = now + 7440.0
+        assert run(queue, now + 0.5) == []
+    assert len(queue) <= 2 + SLACK
+    assert queue.next_timeout() == 4999 + 7440.0
+
+
+def test_cancelled_owners_are_not_kept_until_their_deadline() -> None:
+    queue = TimerQueue()
+    kept = Owner(3.0)
+    queue.touch(kept)
+    for _ in range(5000):
+        owner = Owner(7440.0)
+        queue.touch(owner)
+        queue.cancel(owner)
+        queue.cancel(owner)
+    assert len(queue) <= 2 + SLACK
+    assert run(queue, 8000.0) == [kept]
+    assert len(queue) == 0
