@@ -14,7 +14,6 @@ handed to the connection without a copy and kept there until the app acknowledge
 from __future__ import annotations
 
 import errno
-from collections import deque
 from typing import TYPE_CHECKING
 
 from netstack.core.events import FlowClosed, FlowOpened
@@ -94,7 +93,7 @@ class TcpFlow:
         self.reading = False  # interest in the socket's octets
         self.app_finished = False  # FIN from the app, everything before it delivered to us
         self.peer_finished = False  # end of file from the socket
-        self.pending: deque[bytes] = deque()  # the app's octets that the socket did not take yet
+        self.pending: list[bytes] = []  # what the socket did not take yet; a deque would cost 600 octets
         self.pending_octets = 0
         self.octets_up = 0
         self.octets_down = 0
@@ -178,21 +177,20 @@ class TcpFlow:
         pending = self.pending
         while pending:
             try:
-                sent = socket.sendmsg([pending[at] for at in range(min(len(pending), GATHER))])
+                sent = socket.sendmsg(pending[:GATHER])
             except BlockingIOError:
                 return
             except OSError:
                 self._upstream_died(now)
                 return
             self.pending_octets -= sent
-            left = sent
-            while left:
-                first = pending[0]
-                if len(first) > left:
-                    pending[0] = first[left:]
-                    break
-                left -= len(first)
-                pending.popleft()
+            left, whole = sent, 0
+            while left and left >= len(pending[whole]):
+                left -= len(pending[whole])
+                whole += 1
+            del pending[:whole]
+            if left:
+                pending[0] = pending[0][left:]
             self._took(sent, now)
         socket.watch(readable=self.reading, writable=False)
         if self.app_finished:
