@@ -75,7 +75,7 @@ install_package() {
 }
 
 # program=package,package: what the interop tests start, and what native builds need.
-PROGRAMS="ip=iproute2 ping=iputils-ping dig=dnsutils curl=curl dnsmasq=dnsmasq-base nft=nftables sysctl=procps
+PROGRAMS="ip=iproute2 ping=iputils-ping dig=dnsutils curl=curl dnsmasq=dnsmasq-base nft=nftables sysctl=procps tshark=tshark
 unshare=util-linux gcc=gcc,libc6-dev clang=clang,libclang-rt-dev"
 
 install_system() {
