@@ -283,9 +283,10 @@ def _address(name: str, value: str, version: int) -> None:
 def _positive(prefix: str, table: Any, *, zero: tuple[str, ...] = ()) -> None:
     for item in dataclasses.fields(table):
         value = getattr(table, item.name)
-        if isinstance(value, (int, float)) and not isinstance(value, bool):
-            if value < 0 or (value == 0 and item.name not in zero):
-                raise ConfigError(f"{prefix}.{item.name}: must be above zero, got {value}")
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
+            continue
+        if value < 0 or (value == 0 and item.name not in zero):
+            raise ConfigError(f"{prefix}.{item.name}: must be above zero, got {value}")
 
 
 def _check(config: Config) -> None:

@@ -35,8 +35,8 @@ class Segment:
     `window` is the raw 16-bit field. `options` holds the option octets only when there is something
     in them besides padding and timestamps (SYN options, SACK), else it is empty; the timestamp is in
     `ts_val`/`ts_ecr` when `has_ts`. Of a super-segment, `seq` is the first segment's, all other fields
-    are the last one's, `nsegs` counts them
-    and `ack_advance` says how far the ACK field moved from the first to the last. `packet` is the first whole IP packet.
+    are the last one's, `nsegs` counts them and `ack_advance` says how far the ACK field moved from the first
+    to the last. `packet` is the first whole IP packet.
     """
 
     key: bytes

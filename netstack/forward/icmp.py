@@ -180,11 +180,10 @@ class IcmpForwarder:
             _, _, _, _, number = HEADER.unpack_from(octets)
             session.last_seen = now
             session.octets_down += len(octets)
+            rest = session.identifier << 16 | number
+            payload = octets[HEADER.size :]
             self.context.tunnel.write_icmp(
-                IcmpMessage(
-                    session.version, session.destination, session.source, reply, 0,
-                    session.identifier << 16 | number, octets[HEADER.size :],
-                )  # fmt: skip
+                IcmpMessage(session.version, session.destination, session.source, reply, 0, rest, payload)
             )
 
     def close(self, session: IcmpSession, how: str, now: float) -> None:

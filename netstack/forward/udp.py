@@ -63,8 +63,8 @@ class _Peer:
 class UdpSession:
     """A mapping: the app's address and port on one side, one socket on the other."""
 
-    __slots__ = ("addresses", "asked_group", "by_endpoint", "forwarder", "ident", "is_stun", "last_seen", "peers", "received", "sent",
-                 "socket", "source", "timer_at", "version")  # fmt: skip
+    __slots__ = ("addresses", "asked_group", "by_endpoint", "forwarder", "ident", "is_stun", "last_seen", "peers",
+                 "received", "sent", "socket", "source", "timer_at", "version")  # fmt: skip
 
     def __init__(self, forwarder: UdpForwarder, ident: bytes, source: Endpoint, now: float) -> None:
         self.forwarder = forwarder

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 from netstack.core.packet import Octets
 
-
 _HALVES = tuple((bits, (1 << bits) - 1) for bits in (6144, 3072, 1536, 768))
 
 
