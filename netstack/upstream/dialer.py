@@ -42,6 +42,7 @@ class SocketDialer:
     def __init__(self, poller: Poller, protect: Protect | None = None) -> None:
         self._poller = poller
         self._protect = protect
+        self._room = memoryview(bytearray(65_535))  # one datagram at a time, whichever socket it comes from
 
     def dial_tcp(self, destination: Endpoint, owner: SocketOwner, flow: FiveTuple | None = None) -> SocketStream:
         """As `Dialer.dial_tcp`. A connect that fails at once is a DialError with its errno."""
@@ -58,7 +59,9 @@ class SocketDialer:
 
     def open_udp(self, version: int, owner: SocketOwner, flow: FiveTuple | None = None) -> UdpSocket:
         """As `Dialer.open_udp`."""
-        return UdpSocket(self._datagram(version, socket.SOCK_DGRAM, socket.IPPROTO_UDP), self._poller, owner)
+        return UdpSocket(
+            self._datagram(version, socket.SOCK_DGRAM, socket.IPPROTO_UDP), self._poller, owner, self._room
+        )
 
     def open_icmp(self, version: int, owner: SocketOwner, flow: FiveTuple | None = None) -> UdpSocket:
         """As `Dialer.open_icmp`: unprivileged where net.ipv4.ping_group_range allows, else raw where permitted."""
@@ -76,7 +79,7 @@ class SocketDialer:
         except OSError as problem:
             sock.close()
             raise DialError(f"ICMP socket: {problem.strerror}", problem.errno or 0) from problem
-        return EchoSocket(sock, self._poller, owner)
+        return EchoSocket(sock, self._poller, owner, self._room)
 
     def _open_raw(self, version: int, protocol: int, owner: SocketOwner) -> RawEchoSocket:
         sock = self._datagram(version, socket.SOCK_RAW, protocol)
@@ -90,7 +93,7 @@ class SocketDialer:
         except OSError as problem:
             sock.close()
             raise DialError(f"raw ICMP socket: {problem.strerror}", problem.errno or 0) from problem
-        return RawEchoSocket(sock, self._poller, owner, int.from_bytes(os.urandom(2), "big"))
+        return RawEchoSocket(sock, self._poller, owner, int.from_bytes(os.urandom(2), "big"), self._room)
 
     def _datagram(self, version: int, kind: int, protocol: int) -> socket.socket:
         sock = self._open(_FAMILY[version], kind, protocol)

@@ -26,13 +26,15 @@ class Kernel:
     def fileno(self):
         return 5
 
-    def recvfrom(self, size):
+    def recvfrom_into(self, room):
         if not self.incoming:
             raise BlockingIOError(errno.EAGAIN, "none")
         found = self.incoming.pop(0)
         if isinstance(found, int):
             raise OSError(found, "pending")
-        return found
+        octets, address = found
+        room[: len(octets)] = octets
+        return len(octets), address
 
     def recvmsg(self, size, ancillary, flags):
         assert flags == 0x2000
