@@ -19,7 +19,7 @@ from netstack.core.flow import format_address
 A, CNAME, AAAA = 1, 5, 28
 _HEADER = struct.Struct("!HHHHHH")
 _RECORD = struct.Struct("!HHIH")
-_MOST_POINTERS = 128
+_MOST_POINTERS = 32
 _LONGEST_NAME = 255
 _MOST_RECORDS = 2048  # a message of 65,535 octets has room for some 4,000 of the shortest; honest ones hold few
 

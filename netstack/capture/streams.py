@@ -11,9 +11,10 @@ behind it: the receiver had them, the capture does not.
 from __future__ import annotations
 
 import hashlib
+import heapq
 from collections.abc import Callable
 
-from netstack.core.seq import seq_add, seq_diff, seq_lt
+from netstack.core.seq import seq_add, seq_diff
 
 Sink = Callable[[bytes], None]
 _MOST_HELD = 16 << 20
@@ -23,13 +24,15 @@ _MOST_HELD = 16 << 20
 class StreamOrder:
     """One direction. `on_octets` gets octets in order, `on_gap` the size of each hole that never filled."""
 
-    __slots__ = ("_held", "_held_octets", "_on_gap", "_on_octets", "next_seq", "started")
+    __slots__ = ("_arrivals", "_held", "_held_octets", "_on_gap", "_on_octets", "_position", "next_seq", "started")
 
     def __init__(self, on_octets: Sink, on_gap: Callable[[int], None]) -> None:
         self._on_octets = on_octets
         self._on_gap = on_gap
-        self._held: list[tuple[int, bytes]] = []  # in order of arrival
+        self._held: list[tuple[int, int, bytes]] = []  # heap of position, arrival, octets
         self._held_octets = 0
+        self._arrivals = 0
+        self._position = 0  # of `next_seq`, counted without wrapping
         self.next_seq = 0
         self.started = False
 
@@ -43,12 +46,12 @@ class StreamOrder:
             return
         if syn and seq == self.next_seq:
             self.next_seq = seq_add(seq, 1)
-        at = seq_add(seq, 1) if syn else seq
         if not octets:
             return
-        ahead = seq_diff(at, self.next_seq)
+        ahead = seq_diff(seq_add(seq, 1) if syn else seq, self.next_seq)
         if ahead > 0:
-            self._held.append((at, octets))
+            self._arrivals += 1
+            heapq.heappush(self._held, (self._position + ahead, self._arrivals, octets))
             self._held_octets += len(octets)
             if self._held_octets > _MOST_HELD:
                 self._give_up()
@@ -58,7 +61,7 @@ class StreamOrder:
 
     def acknowledged(self, ack: int) -> None:
         """The other side has everything before `ack`."""
-        while self._held and seq_lt(self._lowest(), ack):
+        while self._held and self._held[0][0] < self._position + seq_diff(ack, self.next_seq):
             self._give_up()
 
     def finish(self) -> None:
@@ -66,33 +69,28 @@ class StreamOrder:
         while self._held:
             self._give_up()
 
-    def _lowest(self) -> int:
-        return min((seq for seq, _ in self._held), key=lambda seq: seq_diff(seq, self.next_seq))
+    def _move(self, octets: int) -> None:
+        self._position += octets
+        self.next_seq = seq_add(self.next_seq, octets)
 
     def _take(self, octets: bytes) -> None:
-        self.next_seq = seq_add(self.next_seq, len(octets))
+        self._move(len(octets))
         self._on_octets(octets)
 
     def _fill(self) -> None:
         """Whatever is held and fits now."""
-        again = bool(self._held)
-        while again:
-            again = False
-            for index, (seq, octets) in enumerate(self._held):
-                ahead = seq_diff(seq, self.next_seq)
-                if ahead > 0:
-                    continue
-                del self._held[index]
-                self._held_octets -= len(octets)
-                if ahead + len(octets) > 0:
-                    self._take(octets[-ahead:] if ahead else octets)
-                again = bool(self._held)
-                break
+        held = self._held
+        while held and held[0][0] <= self._position:
+            position, _, octets = heapq.heappop(held)
+            self._held_octets -= len(octets)
+            known = self._position - position
+            if known < len(octets):
+                self._take(octets[known:] if known else octets)
 
     def _give_up(self) -> None:
-        lowest = self._lowest()
-        self._on_gap(seq_diff(lowest, self.next_seq))
-        self.next_seq = lowest
+        missing = self._held[0][0] - self._position
+        self._on_gap(missing)
+        self._move(missing)
         self._fill()
 
 

@@ -66,6 +66,17 @@ def test_data_on_the_syn_counts_behind_it():
     assert taken.octets == b"earlylate"
 
 
+def test_many_segments_behind_a_hole_cost_little():
+    taken = Taken()
+    taken.order.segment(0, b"", True)
+    for at in range(20_000, 0, -1):
+        taken.order.segment(1 + at, b"x", False)
+        taken.order.acknowledged(1)
+    assert taken.octets == b""
+    taken.order.segment(1, b"y", False)
+    assert taken.octets == b"y" + b"x" * 20_000
+
+
 def test_digest():
     digest = StreamDigest()
     digest.add(b"ab")
