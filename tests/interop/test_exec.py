@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import pty
 import signal
 import subprocess
 import sys
@@ -131,6 +132,27 @@ def test_signals_are_passed_on(network, number):
     process.send_signal(number)
     assert process.wait(10) == 33
     process.communicate()
+
+
+def test_interrupt_from_the_terminal_reaches_the_program_once(network):
+    ours, theirs = pty.openpty()
+    program = "trap 'n=x$n' INT; echo go; i=0; while [ $i -lt 12 ]; do sleep 0.05; i=$((i+1)); done; echo [$n]; exit 5"
+    process = network.start(
+        "setsid", "--ctty", "--wait", *EXEC, "--", "sh", "-c", program, stdin=theirs, stdout=theirs, stderr=theirs,
+        text=False,
+    )  # fmt: skip
+    os.close(theirs)
+    shown = b""
+    while b"go" not in shown:
+        shown += os.read(ours, 1000)
+    os.write(ours, b"\x03")
+    with contextlib.suppress(OSError):  # EIO once the last descriptor of the other side is closed
+        while chunk := os.read(ours, 1000):
+            shown += chunk
+    assert process.wait(10) == 5, shown
+    assert b"[x]" in shown
+    assert b"Traceback" not in shown
+    os.close(ours)
 
 
 def test_program_dies_with_netstack(network):
