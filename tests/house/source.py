@@ -13,7 +13,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = ROOT / "netstack"
-SKIPPED = {".git", ".venv", "build", "dist", "__pycache__"}
+MADE = {"build", "dist", "__pycache__", "_native.c"}
+KEPT = {".ci", ".gitignore"}
 
 
 @cache
@@ -28,8 +29,13 @@ def project_files() -> tuple[Path, ...]:
 
 
 def walk(directory: Path) -> list[Path]:
-    """All files below `directory`, build products left out."""
-    return sorted(path for path in directory.rglob("*") if not SKIPPED & set(path.relative_to(directory).parts))
+    """All paths below `directory` but what tools made: hidden directories (other than .ci) and build products."""
+    return sorted(path for path in directory.rglob("*") if not any(map(is_made, path.relative_to(directory).parts)))
+
+
+def is_made(part: str) -> bool:
+    """True for a part of a path that no author wrote."""
+    return part in MADE or part.endswith((".egg-info", ".so", ".o")) or (part[0] == "." and part not in KEPT)
 
 
 @cache

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.house.source import ROOT, imported_names, modules, parse, project_files
+from tests.house.source import ROOT, imported_names, modules, parse, project_files, walk
 
 LONGEST = 600
 REAL_TIME = {
@@ -126,3 +126,18 @@ def test_the_patterns_find_what_they_look_for() -> None:
     assert UNFINISHED.search("# to" + "do: later")
     assert not UNFINISHED.search("photodocument")
     assert sleeps(ast.parse("import time\ntime.sleep(1)")) == [2]
+
+
+def test_without_git_the_same_files_are_found(tmp_path: Path) -> None:
+    for name in (
+        "a.py",
+        ".ci/run",
+        ".venv/lib/b.py",
+        ".hypothesis/c",
+        "build/d.c",
+        "x.egg-info/PKG-INFO",
+        "n/__pycache__/e.pyc",
+    ):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("")
+    assert [str(path.relative_to(tmp_path)) for path in walk(tmp_path) if path.is_file()] == [".ci/run", "a.py"]
