@@ -81,7 +81,9 @@ def test_servers(text: str, server: tuple[str, int]) -> None:
     assert parse_server(text) == server
 
 
-@pytest.mark.parametrize("text", ["", "name", "192.0.2.1:0", "192.0.2.1:70000", "192.0.2.1:x", "[::1", "[::1]x", "[::1]:"])
+@pytest.mark.parametrize(
+    "text", ["", "name", "192.0.2.1:0", "192.0.2.1:70000", "192.0.2.1:x", "[::1", "[::1]x", "[::1]:"]
+)
 def test_bad_servers(text: str) -> None:
     with pytest.raises(ConfigError):
         parse_server(text)
