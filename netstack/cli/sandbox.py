@@ -33,6 +33,7 @@ INTERFACE = "tun0"
 _RESOLV_CONF = "/etc/resolv.conf"
 # glibc asks these daemons before it reads resolv.conf; they would answer from outside the sandbox.
 _OTHER_RESOLVERS = ("/run/systemd/resolve", "/run/nscd", "/var/run/nscd")
+_LEAST_MTU6 = 1280  # RFC 8200 section 5
 _SCRATCH = "/tmp"  # only hidden for a moment, and only in the child's mount namespace
 
 _NO_USER_NAMESPACES = (
@@ -172,11 +173,11 @@ class _Child:
         tunnel = self._config.tunnel
         device = linux.open_tun(INTERFACE, offload=self._offload)
         linux.bring_up("lo")
-        addresses, gateways = [f"{tunnel.device_address}/24"], [tunnel.address]
-        if tunnel.address6 and Path("/proc/sys/net/ipv6").is_dir():
-            addresses.append(f"{_neighbour(tunnel.address6)}/64")
-            gateways.append(tunnel.address6)
-        linux.configure(device.name, addresses, gateways, mtu=tunnel.mtu, queue=tunnel.queue)
+        size = {"mtu": tunnel.mtu, "queue": tunnel.queue}
+        linux.configure(device.name, [f"{tunnel.device_address}/24"], [tunnel.address], **size)
+        if tunnel.address6 and tunnel.mtu >= _LEAST_MTU6:
+            with contextlib.suppress(OSError):  # a host that has IPv6 switched off gives its sandboxes none
+                linux.configure(device.name, [f"{_neighbour(tunnel.address6)}/64"], [tunnel.address6], **size)
         _allow_ping()
         return device, _replace_resolv_conf(_resolv_conf(tunnel.address))
 

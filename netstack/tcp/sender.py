@@ -91,7 +91,7 @@ class Sender:
 
     def begin(self, mss: int, initial_segments: int) -> None:
         """The options are agreed: `mss` octets of payload at most in a segment."""
-        self.mss = mss
+        mss = self.mss = min(mss, MAX_RUN)  # at an MTU near 65,535 a segment is a whole run
         self.max_run = MAX_RUN // mss * mss
         # RFC 6928 bounds ten segments by 14,600 octets; the hop to the app is a local one.
         self.cwnd = self.initial_window = initial_segments * mss

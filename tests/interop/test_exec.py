@@ -235,3 +235,21 @@ def test_hosts_resolver_is_the_default(network, tmp_path):
     done = network.run("unshare", "--mount", "sh", "-c", f'mount --bind {resolv} /etc/resolv.conf; exec "$@"', "sh",
                        sys.executable, "-m", "netstack", "exec", "--", *CURL, "http://www/5")  # fmt: skip
     assert done.stdout == "xxxxx200", done.stderr
+
+
+@pytest.mark.parametrize("mtu", [576, 1280, 9000, 65535])
+def test_any_mtu_carries_traffic(network, mtu):
+    done = network.exec("--mtu", str(mtu), "--", *CURL, "-4", "-o", "/dev/null", "-w", "%{size_download}",
+                        "http://www.example.test/1000000")  # fmt: skip
+    assert done.stdout == "1000000", done.stderr
+
+
+def test_host_without_ipv6_has_sandboxes_without_it(network):
+    off = "sysctl -qw net.ipv6.conf.all.disable_ipv6=1 net.ipv6.conf.default.disable_ipv6=1"
+    inside = "import netstack.link.linux as linux, os; real = linux.unshare\n" \
+        "def unshare(flags):\n    real(flags); os.system('" + off + "')\n" \
+        "linux.unshare = unshare\nfrom netstack.cli import main; import sys; sys.exit(main(sys.argv[1:]))"  # fmt: skip
+    done = network.run(
+        sys.executable, "-c", inside, "exec", "--dns", RESOLVER, "--", *CURL, "http://www.example.test/5"
+    )
+    assert done.stdout == "xxxxx200", done.stderr

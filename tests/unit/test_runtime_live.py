@@ -1,6 +1,7 @@
 """The live runtime with an engine made of string: readiness, time, commands, ends."""
 
 import contextlib
+import gc
 import os
 import signal
 import socket
@@ -358,3 +359,25 @@ def test_asyncio_itself_still_works_on_the_loop():
                 assert peer.recv(5) == b"hello"
                 peer.sendall(b"world")
                 until(lambda: seen == [b"world"])
+
+
+def test_many_runs_leave_no_descriptor_and_no_thread():
+    def open_now():
+        return len(os.listdir("/proc/self/fd")), threading.active_count()
+
+    with Run() as run:
+        pass
+    del run
+    gc.collect()
+    before = open_now()
+    for number in range(100):
+        with Run() as run:
+            if number % 4 == 0:
+                os.write(run.tunnel.outside, b"x")
+            elif number % 4 == 1:
+                os.close(run.tunnel.outside)
+            elif number % 4 == 2:
+                run.runtime.call(lambda engine, now: engine.dialer.open_udp(4, None).close())
+    del run
+    gc.collect()
+    assert open_now() == before
