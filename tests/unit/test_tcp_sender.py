@@ -59,6 +59,11 @@ def test_a_run_is_a_multiple_of_the_segment_and_fits_a_packet() -> None:
     assert found[-1][1] == 200_000
 
 
+def test_a_segment_as_large_as_a_packet_still_makes_a_run() -> None:
+    made = sender(mss=65_495)
+    assert made.max_run == made.mss == 65_435
+
+
 def test_write_takes_what_there_is_room_for() -> None:
     made = sender(capacity=1000)
     assert made.write(bytes(700)) == 700
