@@ -18,7 +18,7 @@ So far nothing has touched a socket or a clock. From here on the world comes in:
 `upstream`    real sockets and resolvers.
 `capture`     pcap and pcapng files.
 `runtime`     what drives an engine: live on asyncio, or replay on a virtual clock.
-`intercept`   DNS intercept on desktops.
+`intercept`   reserved for DNS intercept on desktops.
 `controller`  the life cycle that a host app holds.
 `cli`         the `netstack` command.
 `testing`     the public test kit.
