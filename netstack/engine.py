@@ -179,9 +179,9 @@ class Engine:
             timers.touch(self.bridge)
             timers.touch(self._resolver_timer)
             self._dns_was_busy = busy
-        if self.tracker.timer_at is None:
+        if self.tracker.timer_at is None and len(self.tracker):
             timers.touch(self.tracker)
-        if self.reassembler.timer_at is None:
+        if self.reassembler.timer_at is None and len(self.reassembler):
             timers.touch(self.reassembler)
 
     # --- dispatch ---

@@ -3,9 +3,10 @@
 Responsible for: which owner is due next.
 Refuses to know: the clock; the caller says what time it is.
 
-An owner that moves its deadline later does nothing: when the old entry fires, `due()` asks the owner
+An owner that moves its deadline later does nothing: when the old entry comes up, `due()` asks the owner
 for its true deadline and puts it back. Only an earlier deadline costs a push. A connection whose
-retransmission timer is re-armed by every ACK therefore costs nothing per packet.
+retransmission timer is re-armed by every ACK therefore costs nothing per packet, and at most one idle
+wake-up for each deadline that it once had.
 
 An entry whose owner was cancelled, or has an earlier one, is stale. A flow's idle limit is hours away, so
 stale entries would pile up and keep ended flows alive: when they outnumber the others they are swept out.
@@ -79,27 +80,23 @@ class TimerQueue:
             self._live -= 1
 
     def next_timeout(self) -> float | None:
-        """When `due` should be called next, or None. Dead entries are discarded on the way."""
+        """When `due` should be called next, or None. It may be early by what an owner has postponed since."""
         heap = self._heap
         while heap:
             deadline, _, owner = heap[0]
             if owner.timer_at == deadline:
-                true = owner.next_timeout()
-                if true is not None and true <= deadline:
-                    return deadline
-                heapq.heappop(heap)
-                if true is not None:
-                    self._push(true, owner)
-                    heap = self._heap
-                else:
-                    self.cancel(owner)
-                continue
-            heapq.heappop(heap)
+                return deadline
+            heapq.heappop(heap)  # dead
         return None
 
     def due(self, now: float) -> Iterator[TimerOwner]:
         """Owners whose deadline is at or before `now`, in order; each is asked again by `touch`."""
         while (deadline := self.next_timeout()) is not None and deadline <= now:
             owner = heapq.heappop(self._heap)[2]
+            true = owner.next_timeout()
+            if true is not None and true > deadline:  # postponed: back it goes, at its true place
+                self._push(true, owner)
+                continue
             self.cancel(owner)
-            yield owner
+            if true is not None:
+                yield owner

@@ -101,15 +101,19 @@ class FdTunnel:
             self._lost(problem)
             return 0
         stats = self.stats
+        self._failing = False
+        if written == size <= run.mss:
+            stats.packets_out += 1
+            stats.octets_out += size + (40 if run.key[0] == 4 else 60) + (len(run.options) + 3 & ~3)
+            return written
         if written == size:
-            segments = -(-size // run.mss) if size > run.mss else 1
+            segments = -(-size // run.mss)
         else:
             stats.drops[DropReason.TUNNEL_QUEUE_FULL] += 1
             segments = -(-written // run.mss)
         stats.packets_out += segments
         headers = (40 if run.key[0] == 4 else 60) + (len(run.options) + 3 & ~3)
         stats.octets_out += written + segments * headers
-        self._failing = False
         return written
 
     def write_datagram(self, datagram: Datagram) -> bool:
