@@ -29,6 +29,7 @@ from netstack.tcp.timers import KEEPALIVE_INTERVAL, KEEPALIVE_PROBES, NEVER
 from netstack.wire.tcp import emit_options, emit_timestamps
 
 _CONTROL = 0x37  # FIN, SYN, RST, ACK, URG: anything but ACK alone takes the long way
+_PING_PONG = 3  # answered questions after which the next ACK waits for an answer to ride on
 _MAX_DUP_ACKS = 3  # duplicate ACKs in one batch for an app without SACK: what its fast retransmit needs
 
 
@@ -81,7 +82,10 @@ class TcpConnection(Arrival):
             recv.nxt += size
             recv.held += size
             recv.unacked_segments += segment.nsegs
-            if segment.flags & PSH:
+            if recv.asked:
+                recv.exchanges = 0
+            recv.asked = True
+            if segment.flags & PSH and recv.exchanges < _PING_PONG:
                 recv.ack_now = True
             self._events.append(Data(segment.payload))
         self._output = True
@@ -230,6 +234,9 @@ class TcpConnection(Arrival):
         options = emit_timestamps(self._timestamp(now), self._ts_recent) if self._ts_on else b""
         if recv.ranges is None and recv.duplicate is None and recv.dup_acks == 0:
             self._acknowledged()
+        if recv.asked:
+            recv.asked = False
+            recv.exchanges += 1
         while span is not None:
             start, stop = span
             flags = ACK
@@ -307,6 +314,7 @@ class TcpConnection(Arrival):
         send, recv = self._send, self._recv
         if now >= recv.delack_at:
             recv.delack_at = NEVER
+            recv.exchanges = 0  # the answer did not come in time: no more waiting for it
             self._ack_now()
         if now >= send.rto_at:
             self._retransmission_timeout(now)

@@ -41,8 +41,10 @@ class Receiver:
 
     __slots__ = (
         "ack_now",
+        "asked",
         "delack_at",
         "dup_acks",
+        "exchanges",
         "duplicate",
         "edge",
         "fin_at",
@@ -70,6 +72,8 @@ class Receiver:
         self.duplicate: tuple[int, int] | None = None  # the last duplicate arrival, for DSACK
         self.ack_now = False
         self.unacked_segments = 0
+        self.asked = False  # octets came in since the last went out
+        self.exchanges = 0  # questions in a row that were answered one by one
         self.dup_acks = 0  # duplicate ACKs owed for segments behind a gap
         self.delack_at = NEVER
         self.last_ack_sent = 0

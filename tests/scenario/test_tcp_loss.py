@@ -294,6 +294,27 @@ def test_established_delayed_ack_rides_on_data() -> None:
     )
 
 
+def test_established_ping_pong_lets_the_ack_ride_on_the_answer() -> None:
+    play = established()
+    for at in range(3):  # the first questions are acknowledged at once: the far end may be slow
+        play(data(b"?") >> acks(2 + at), write(b"!") >> sends(1, ack=2 + at), ack(2 + at) >> nothing)
+    play(
+        data(b"?") >> nothing,
+        write(b"!") >> sends(1, ack=5),
+        ack(5) >> nothing,
+        data(b"?") >> nothing,
+        after(0.05) >> acks(6),  # the answer is late: back to acknowledging at once
+        data(b"?") >> acks(7),
+    )
+
+
+def test_established_two_questions_without_an_answer_end_the_ping_pong() -> None:
+    play = established()
+    for at in range(3):
+        play(data(b"?") >> anything, write(b"!") >> anything, ack(2 + at) >> anything)
+    play(data(b"?") >> nothing, data(b"?") >> acks(6))
+
+
 def test_established_no_delay_when_configured_so() -> None:
     established(TcpConfig(delayed_ack=0.0))(data(b"x", push=False) >> acks(2))
 
