@@ -1,0 +1,1 @@
+"""What the engine costs: ``python -m benchmarks``. See docs/performance.md."""
