@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 READ_SIZE = 131_072  # octets asked of a socket at a time
 READ_LEAST = 2_048  # below this much room a read is not worth its system call
 GATHER = 64  # buffers handed to one sendmsg
+SMALL_CHUNK = 1024  # pending octets below this are joined, so that a dribbling app cannot cost an object per octet
 
 UNREACHABLE = {
     errno.EHOSTUNREACH: icmp.HOST,
@@ -150,7 +151,11 @@ class TcpFlow:
                 return
         if sent < size:
             rest = bytes(payload[sent:])
-            self.pending.append(rest)
+            pending = self.pending
+            if pending and len(rest) < SMALL_CHUNK and len(pending[-1]) < SMALL_CHUNK:
+                pending[-1] += rest
+            else:
+                pending.append(rest)
             self.pending_octets += len(rest)
             stream.watch(readable=self.reading, writable=True)
         if sent:

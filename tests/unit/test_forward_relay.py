@@ -87,3 +87,18 @@ def test_half_closed_flow_ends_in_the_end() -> None:
     assert not w.streams[0].closed
     w.run(20.0)
     assert w.streams[0].closed
+
+
+def test_a_dribbling_app_costs_no_object_for_each_octet() -> None:
+    w, ack = connected()
+    stream = w.streams[0]
+    stream.capacity = 0
+    sent = bytes(range(256)) * 20
+    for at, octet in enumerate(sent):
+        w.send(w.tcp_packet(ACK | PSH, 1001 + at, ack, bytes([octet])))
+    [flow] = w.engine.tcp.table
+    assert flow.pending_octets == len(sent)
+    assert len(flow.pending) <= 1 + len(sent) // 1024
+    stream.capacity = None
+    w.run()
+    assert stream.sent == sent
