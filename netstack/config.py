@@ -172,9 +172,9 @@ class LimitsConfig:
     """Seconds until an incomplete packet is given up."""
     memory: int = 33_554_432
     """Octets of buffered data over all flows. Windows shrink first, then idle flows go."""
-    icmp_errors_per_second: int = 100
+    icmp_errors_per_second: int = 1000
     """ICMP errors that the engine sends (RFC 1812 4.3.2.8)."""
-    resets_per_second: int = 1000
+    resets_per_second: int = 5000
     """RST segments that the engine sends without a flow."""
 
 

@@ -259,6 +259,19 @@ class PacketCaptureController:
             runtime.call(lambda engine, now: engine.reconfigure(config, now))
         self._emit(StateChanged(time.monotonic(), self._state.value, config.mode))
 
+    def replace_tunnel(self, make_tunnel: TunnelFactory) -> None:
+        """Go on with another packet device, as Android makes one when the routes change; live flows stay.
+
+        The old device is closed. When the new one cannot be had the old one stays and an event says so.
+        Raises StateError when not running.
+        """
+        with self._lock:
+            runtime = self._runtime
+            if runtime is None or not self.is_running():
+                raise StateError(f"cannot replace the tunnel: the controller is {self._state.value}")
+            self._make_tunnel = make_tunnel
+        runtime.replace_tunnel(make_tunnel)
+
     def network_changed(self) -> None:
         """The host says that the device is on another network."""
         runtime = self._runtime

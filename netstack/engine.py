@@ -98,7 +98,7 @@ class Engine:
         self._resolver_timer = _ResolverTimer(resolver)
         self.bridge = DnsBridge(resolver, self.tracker, config.dns, config.limits, self.stats, emit, entropy)
         resolver.start(self.bridge)
-        self.dns = DnsForwarder(self.bridge, tunnel.write_datagram, self.stats, mtu=tunnel.mtu)
+        self.dns = DnsForwarder(self.bridge, self._write_datagram, self.stats, mtu=tunnel.mtu)
         self.tcp = TcpForwarder(self.context, self._open_dns_stream)
         self.udp = UdpForwarder(self.context)
         self.icmp = IcmpForwarder(self.context)
@@ -231,6 +231,17 @@ class Engine:
         self.bridge.reconfigure(config.dns, config.limits)
         self.tcp.cut_blocked(now)
         self.flush(now)
+
+    def replace_tunnel(self, tunnel: Tunnel, now: float) -> None:
+        """Go on with another packet device; flows, sockets and leases stay. The old one belongs to the caller."""
+        self.tunnel = self.context.tunnel = tunnel
+        self._batch = PacketBatch.for_tunnel(tunnel.mtu, tunnel.offload, packets=self.config.tunnel.batch)
+        self.dns.set_mtu(tunnel.mtu)
+        self.tcp.tunnel_changed()
+        self.flush(now)
+
+    def _write_datagram(self, datagram: Datagram) -> bool:
+        return self.tunnel.write_datagram(datagram)
 
     def network_changed(self, now: float) -> None:
         """Another network: resolvers start over, sockets of the old network are cut at once."""

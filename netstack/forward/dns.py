@@ -42,9 +42,13 @@ class DnsForwarder:
         self._bridge = bridge
         self._write = write_datagram
         self._stats = stats
+        self.set_mtu(mtu)
+        self._waiting: list[DnsStream] = []
+
+    def set_mtu(self, mtu: int) -> None:
+        """Answers over UDP are kept below the tunnel's MTU."""
         self._limit_v4 = mtu - IPV4_UDP_HEADERS
         self._limit_v6 = mtu - IPV6_UDP_HEADERS
-        self._waiting: list[DnsStream] = []
 
     def on_datagram(self, datagram: Datagram, now: float) -> bool:
         """A datagram to a DNS port; False when it is not DNS and must be judged as any other."""

@@ -30,6 +30,7 @@ from netstack.wire import icmp
 
 DNS_VERDICT = Verdict(Action.ALLOW, Reason.DNS, "answered by the engine")
 QUEUE_SHARE = 0.7  # of the device's queue is given out as receive windows
+GSO_SLOT = 49_152  # octets in one slot of the device's queue where whole GSO packets take one
 WINDOW_LEAST = 16_384
 HEADROOM_SHARE = 8  # one flow may take this fraction of the memory that is left
 
@@ -48,10 +49,13 @@ class TcpForwarder:
         self._open_dns = open_dns
         self._dirty: list[TcpFlow] = []
         self._bulk: dict[TcpFlow, float] = {}  # flows that outgrew the initial window, and when they last did
-        tunnel = context.config.tunnel
-        self._queue_octets = int(tunnel.queue * tunnel.mtu * QUEUE_SHARE)
-        if context.tunnel.offload:
-            self._queue_octets *= 32  # one slot of the queue holds a whole GSO packet
+        self.tunnel_changed()
+
+    def tunnel_changed(self) -> None:
+        """Another device: its queue bounds the windows that are given out."""
+        tunnel = self.context.tunnel
+        slot = GSO_SLOT if tunnel.offload else tunnel.mtu
+        self._queue_octets = int(self.context.config.tunnel.queue * slot * QUEUE_SHARE)
 
     # --- from the tunnel ---
 

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from netstack import codec as codecs
 from netstack.codec.base import PacketCodec
 from netstack.config import Config
-from netstack.core.errors import TunnelClosed
+from netstack.core.errors import NetstackError, TunnelClosed
 from netstack.core.events import EngineError, EventSink
 from netstack.core.ports import Dialer, Entropy, Resolver, Tunnel
 from netstack.core.stats import Stats
@@ -82,6 +82,7 @@ class LiveRuntime:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._lock = threading.Lock()
         self._stop_asked = False
+        self._driver: _Driver | None = None
         self._failure: BaseException | None = None
         self.stopped_by: int | None = None  # the signal that ended the run
 
@@ -108,8 +109,7 @@ class LiveRuntime:
         try:
             stats = Stats()
             tunnel = make_tunnel(self.config, stats, self.emit, self)
-            with contextlib.closing(tunnel):
-                self._serve(loop, tunnel, stats, on_ready, stop_signals)
+            self._serve(loop, tunnel, stats, on_ready, stop_signals)
         finally:
             with self._lock:
                 self._loop = None
@@ -125,19 +125,22 @@ class LiveRuntime:
         on_ready: Callable[[], None] | None,
         stop_signals: Sequence[int],
     ) -> None:
-        resolver = self._make_resolver(self.config, self.dialer, self.entropy, stats)
-        engine = self._make_engine(
-            self.config,
-            tunnel=tunnel,
-            codec=self.codec,
-            dialer=self.dialer,
-            resolver=resolver,
-            entropy=self.entropy,
-            emit=self.emit,
-            stats=stats,
-        )
+        with contextlib.ExitStack() as unfinished:
+            unfinished.callback(tunnel.close)
+            resolver = self._make_resolver(self.config, self.dialer, self.entropy, stats)
+            engine = self._make_engine(
+                self.config,
+                tunnel=tunnel,
+                codec=self.codec,
+                dialer=self.dialer,
+                resolver=resolver,
+                entropy=self.entropy,
+                emit=self.emit,
+                stats=stats,
+            )
+            unfinished.pop_all()
         self.engine = engine
-        driver = _Driver(self, loop, engine, tunnel)
+        driver = self._driver = _Driver(self, loop, engine, tunnel)
         for number in stop_signals:
             loop.add_signal_handler(number, self._on_signal, number)
         driver.attach()
@@ -150,6 +153,7 @@ class LiveRuntime:
             for number in stop_signals:
                 loop.remove_signal_handler(number)
             engine.stop(time.monotonic())
+            driver.close()
             _finish_tasks(loop)
 
     # --- from any thread ---
@@ -164,6 +168,28 @@ class LiveRuntime:
     def call(self, command: EngineCommand) -> bool:
         """Run ``command(engine, now)`` on the engine's thread, then flush. False when nothing runs."""
         return self.call_soon_threadsafe(self._obey, command)
+
+    def replace_tunnel(self, make_tunnel: TunnelFactory) -> bool:
+        """Go on with another packet device (Android makes a new interface when routes change). False when nothing runs.
+
+        `make_tunnel` is called on the engine's thread. Live flows stay; the old device is closed. When the new one
+        cannot be had the old one stays, and an event says so.
+        """
+        return self.call_soon_threadsafe(self._replace_tunnel, make_tunnel)
+
+    def _replace_tunnel(self, make_tunnel: TunnelFactory) -> None:
+        engine, driver = self.engine, self._driver
+        if engine is None or driver is None:
+            return
+        try:
+            tunnel = make_tunnel(engine.config, engine.stats, self.emit, self)
+        except (NetstackError, OSError) as problem:
+            self.emit(EngineError(time.monotonic(), "tunnel", f"the new device cannot be had, the old one stays: {problem}"))
+            return
+        now = time.monotonic()
+        engine.flush(now)
+        driver.replace(tunnel)
+        engine.replace_tunnel(tunnel, now)
 
     def call_soon_threadsafe(self, callback: Callable[..., Any], *arguments: Any) -> bool:
         """Call back on the engine's thread. False when nothing runs."""
@@ -203,15 +229,29 @@ class _Driver:
         self._runtime = runtime
         self._loop = loop
         self._engine = engine
-        self._tunnel = tunnel
         self._poller = runtime.poller
-        self._fd: int = tunnel.fileno()
         self._deadline: float | None = None
         self._busy = False
+        self._serve(tunnel)
+
+    def _serve(self, tunnel: Any) -> None:
+        self._tunnel = tunnel
+        self._fd: int = tunnel.fileno()
         self._stall = _STALL_FIRST
         # Links that hold packets back have deadlines, links of queued packets may have more than one batch takes.
         self._tunnel_deadline: Callable[[], float | None] | None = getattr(tunnel, "next_timeout", None)
         self._has_backlog = hasattr(tunnel, "pending")
+
+    def replace(self, tunnel: Any) -> None:
+        """Serve another device from now on; the old one is closed."""
+        self.detach()
+        self.close()
+        self._serve(tunnel)
+        self.attach()
+
+    def close(self) -> None:
+        """Close the device."""
+        self._tunnel.close()
 
     def attach(self) -> None:
         if self._fd >= 0:

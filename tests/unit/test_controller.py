@@ -2,6 +2,7 @@
 
 import threading
 import time
+from collections.abc import Callable
 
 import pytest
 
@@ -46,6 +47,13 @@ def wait_for(controller: PacketCaptureController, *states: State) -> State:
         threading.Event().wait(0.005)
     assert controller.state in states
     return controller.state
+
+
+def wait_until(done: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 5.0
+    while not done() and time.monotonic() < deadline:
+        threading.Event().wait(0.005)
+    assert done()
 
 
 @pytest.fixture
@@ -155,6 +163,32 @@ def test_mode_switch_takes_the_provider_messages_forms(controller: PacketCapture
         controller.set_firewall_mode("maybe")
     controller.network_changed()
     assert controller.state is State.RUNNING
+
+
+def test_another_tunnel_while_running(controller: PacketCaptureController) -> None:
+    made: list[PacketQueueTunnel] = []
+    errors: list[EngineError] = []
+    controller.subscribe(lambda event: errors.append(event) if isinstance(event, EngineError) else None)
+
+    def keep(*arguments):
+        made.append(make_tunnel(*arguments))
+        return made[-1]
+
+    with pytest.raises(StateError, match="controller is created"):
+        controller.replace_tunnel(keep)
+    controller.start(keep)
+    wait_for(controller, State.RUNNING)
+    controller.replace_tunnel(keep)
+    wait_until(lambda: len(made) == 2 and made[0].gone)
+    made[1].push([bytes(20)])
+    wait_until(lambda: controller.stats()["packets_in"] == 1)
+    controller.replace_tunnel(broken_tunnel)
+    wait_until(lambda: len(errors) == 1)
+    assert "the old one stays: no such device" in errors[0].message
+    made[1].push([bytes(20)])
+    wait_until(lambda: controller.stats()["packets_in"] == 2)
+    controller.stop()
+    assert made[1].gone and controller.state is State.STOPPED
 
 
 def test_the_originals_entry_point(controller: PacketCaptureController) -> None:

@@ -10,7 +10,8 @@ from netstack.config import Config, make_config
 from netstack.core.drops import DropReason
 from netstack.core.errors import CodecError
 from netstack.core.flow import Endpoint
-from netstack.core.packet import ACK, RST, SYN, Datagram, IcmpMessage
+from netstack.core.packet import ACK, PSH, RST, SYN, Datagram, IcmpMessage
+from netstack.link.memory import MemoryTunnel
 from netstack.testing.world import APP, APP6, SERVER, World
 from netstack.wire import ipv4
 
@@ -178,6 +179,27 @@ def test_both_codecs_tell_the_same_story() -> None:
             out += w.tunnel.app.take()
         stories.append((out, [event.as_dict() for event in w.events], w.stats.as_dict()))
     assert stories[0] == stories[1]
+
+
+def test_flows_survive_another_tunnel() -> None:
+    w = World(make_config({"policy": {"enforcement": "off"}}))
+    w.send(w.tcp_packet(SYN, 1000))
+    w.streams[0].connect()
+    [syn_ack] = w.run()
+    w.send(w.tcp_packet(ACK, 1001, syn_ack.seq + 1))
+    old, w.tunnel = w.tunnel, MemoryTunnel(w.codec, 1400, stats=w.stats)
+    w.engine.replace_tunnel(w.tunnel, w.now)
+    old.close()
+    w.streams[0].deliver(b"still here")
+    [data] = w.run()
+    assert bytes(data.payload) == b"still here"
+    w.send(w.tcp_packet(ACK | PSH, 1001, data.seq + 10, b"me too"))
+    assert w.streams[0].sent == b"me too"
+    w.send(w.udp_packet(query(), destination=DNS))
+    [(token, message)] = w.resolver.queries.items()
+    w.resolver.answer(token, answer_to(message), w.now)
+    assert any(isinstance(item, Datagram) for item in w.run())
+    assert old.app.take() == []
 
 
 def test_gauges() -> None:
