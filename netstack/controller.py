@@ -20,6 +20,7 @@ from netstack.core.errors import NetstackError, StateError
 from netstack.core.events import EngineError, Event, EventSink, StateChanged
 from netstack.core.ports import Tunnel
 from netstack.core.stats import Stats
+from netstack.link import collision
 from netstack.runtime.live import LiveRuntime
 
 STOP_DEADLINE = 2.0  # seconds until stop() returns, whatever happens
@@ -182,6 +183,9 @@ class PacketCaptureController:
         self._runtime = runtime
         try:
             assert self._make_tunnel is not None
+            problem = collision.warning(self._config)
+            if problem is not None:
+                self._emit(EngineError(time.monotonic(), "config", problem))
             runtime.run(self._make_tunnel, on_ready=self._ready)
         except Exception as problem:
             message = str(problem) or type(problem).__name__

@@ -17,6 +17,7 @@ from netstack.cli.serving import make_tunnel, pcap_tracer, raise_descriptor_limi
 from netstack.config import Config
 from netstack.core.errors import TunnelClosed, UsageError
 from netstack.core.ports import Tunnel
+from netstack.link.collision import without_collision
 from netstack.runtime.live import LiveRuntime
 
 _DESCRIPTION = """\
@@ -61,7 +62,7 @@ def run(options: argparse.Namespace) -> int:
     command = options.command[1:] if options.command[:1] == ["--"] else options.command
     if not command:
         raise UsageError("no program given: netstack exec [options] -- CMD [ARG...]")
-    config = make_configuration(options)
+    config = without_collision(make_configuration(options))
     with event_output(options) as emit, pcap_tracer(options.pcap) as tracer:
         runtime = LiveRuntime(config, emit=emit, codec=options.codec)
         with Sandbox(config, offload=tracer is None) as sandbox:

@@ -14,6 +14,7 @@ import os
 import signal
 import socket
 import struct
+import sys
 
 from netstack.cli.options import (
     add_engine_options,
@@ -26,6 +27,7 @@ from netstack.cli.serving import make_tunnel, pcap_tracer, raise_descriptor_limi
 from netstack.config import Config
 from netstack.core.errors import UsageError
 from netstack.core.ports import Tunnel
+from netstack.link import collision
 from netstack.link.linux import TunDevice, bring_up, describe_tun, open_tun
 from netstack.runtime.live import LiveRuntime
 
@@ -69,6 +71,9 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 def run(options: argparse.Namespace) -> int:
     """Serve until a signal; the exit status."""
     config = make_configuration(options)
+    problem = collision.warning(config)
+    if problem is not None:
+        print(f"netstack: {problem}", file=sys.stderr)
     raise_descriptor_limit()
     with event_output(options) as emit, pcap_tracer(options.pcap) as tracer:
         runtime = LiveRuntime(config, emit=emit, codec=options.codec)

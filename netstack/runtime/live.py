@@ -184,7 +184,8 @@ class LiveRuntime:
         try:
             tunnel = make_tunnel(engine.config, engine.stats, self.emit, self)
         except (NetstackError, OSError) as problem:
-            self.emit(EngineError(time.monotonic(), "tunnel", f"the new device cannot be had, the old one stays: {problem}"))
+            message = f"the old device stays, the new one cannot be had: {problem}"
+            self.emit(EngineError(time.monotonic(), "tunnel", message))
             return
         now = time.monotonic()
         engine.flush(now)

@@ -184,7 +184,7 @@ def test_another_tunnel_while_running(controller: PacketCaptureController) -> No
     wait_until(lambda: controller.stats()["packets_in"] == 1)
     controller.replace_tunnel(broken_tunnel)
     wait_until(lambda: len(errors) == 1)
-    assert "the old one stays: no such device" in errors[0].message
+    assert "the old device stays, the new one cannot be had: no such device" in errors[0].message
     made[1].push([bytes(20)])
     wait_until(lambda: controller.stats()["packets_in"] == 2)
     controller.stop()
