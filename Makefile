@@ -7,7 +7,7 @@ SOURCES := pyproject.toml $(wildcard setup.py native/*.py native/src/*.c native/
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lint build docs clean
+.PHONY: help demo test check lint build bench docs clean
 
 help:  ## show this list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
@@ -29,6 +29,9 @@ build: $(VENV)/.demo  ## build the native codec in place
 	@$(PY) -m pip install --quiet "cffi>=1.16" "setuptools>=68"
 	@$(PY) setup.py -q build_ext --inplace
 	@$(PY) -c "from netstack.codec import load; load('native'); print('native codec built')"
+
+bench: build  ## measure, and compare with the baseline (ARGS="--quick", "--only live", --strict)
+	@$(PY) -m benchmarks $(ARGS)
 
 docs: $(VENV)/.demo  ## write the generated pages again (docs/configuration.md, docs/events.md)
 	@$(PY) scripts/make_reference.py

@@ -1,110 +1,89 @@
 """Nanoseconds per packet of the codecs, in memory and through a TUN.
 
-``python benchmarks/codec.py`` measures in memory; with ``--tun`` also through a TUN device that it makes in
-the network namespace it runs in, so run that as ``ip netns exec SOME-NEW-NAMESPACE python benchmarks/codec.py --tun``.
-Each figure is the median of 9 runs; packets of 1,500 octets unless said otherwise.
+Responsible for: `in_memory`, and `through_tun` on a device in a network namespace that is there for it.
+Refuses to know: the engine. Packets of 1,500 octets unless said otherwise.
 """
 
 from __future__ import annotations
 
-import fcntl
+import json
 import os
 import socket
-import statistics
-import struct
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 
+from benchmarks.timing import median_ns
 from netstack.codec import PacketBatch, PacketCodec, load
-from netstack.core.errors import CodecError
 from netstack.core.flow import Endpoint, pack_key
 from netstack.core.packet import ACK, SegmentRun
+from netstack.link.linux import configure, open_tun
 from netstack.wire.tcp import emit_timestamps
 
-RUNS = 9
 MSS = 1448
+DEVICE = "bench0"
 NEAR, FAR = Endpoint.of("10.92.0.2", 1234), Endpoint.of("10.92.0.3", 5001)
 NOWHERE = Endpoint.of("10.92.9.9", 1234)  # routed back out: the kernel drops it, so only the write is measured
 OPTIONS = emit_timestamps(1, 2)
-TUNSETIFF, TUNSETOFFLOAD = 0x400454CA, 0x400454D0
-IFF_TUN, IFF_NO_PI, IFF_VNET_HDR, OFFLOADS = 0x0001, 0x1000, 0x4000, 0x67
 
 
 def run_of(packets: int, source: Endpoint = NEAR, destination: Endpoint = FAR) -> SegmentRun:
+    """A run of full segments."""
     return SegmentRun(pack_key(6, source, destination), 1, 5, ACK, 1000, MSS, OPTIONS, os.urandom(MSS * packets))
 
 
-def timed(work: Callable[[], int]) -> float:
-    """Median nanoseconds per packet; `work` returns how many packets it handled."""
-    figures = []
-    for _ in range(RUNS):
-        begin = time.perf_counter()
-        packets = work()
-        figures.append((time.perf_counter() - begin) / packets * 1e9)
-    return statistics.median(figures)
-
-
-def show(codec: PacketCodec, what: str, figure: float) -> None:
-    print(f"{codec.name:7} {what:44} {figure:8.0f} ns")
-
-
-def in_memory(codec: PacketCodec) -> None:
+def in_memory(codec: PacketCodec, *, runs: int) -> dict[str, float]:
+    """Parsing and cutting, without a system call. Each figure covers several batches, so that a clock's step is small."""
     batch = PacketBatch.for_tunnel(1500)
-    run = run_of(64)
+    run = run_of(44)
     bulk = codec.cut_run(run)
     flows = [codec.cut_run(run_of(0, Endpoint(NEAR.address, 1000 + n)))[0] for n in range(64)]
-    show(codec, "parse_batch, one flow", timed(lambda: codec.parse_batch(bulk, batch)))
-    show(codec, "parse_batch, 64 flows, 52 octets", timed(lambda: codec.parse_batch(flows, batch)))
-    show(codec, "items(), 64 of them", timed(lambda: len(list(batch.items()))))
-    show(codec, "cut_run", timed(lambda: len(codec.cut_run(run))))
+
+    def many(work: Callable[[], int]) -> float:
+        return median_ns(lambda: sum(work() for _ in range(20)), runs)
+
+    return {
+        "parse, one flow": many(lambda: codec.parse_batch(bulk, batch)),
+        "parse, 64 flows, 52 octets": many(lambda: codec.parse_batch(flows, batch)),
+        "descriptor to object": many(lambda: len(list(batch.items()))),
+        "cut": many(lambda: len(codec.cut_run(run))),
+    }
 
 
-def open_tun(*, vnet: bool) -> int:
-    fd = os.open("/dev/net/tun", os.O_RDWR | os.O_NONBLOCK)
-    flags = IFF_TUN | IFF_NO_PI | (IFF_VNET_HDR if vnet else 0)
-    fcntl.ioctl(fd, TUNSETIFF, struct.pack("16sH22x", b"bench0", flags))
-    if vnet:
-        fcntl.ioctl(fd, TUNSETOFFLOAD, OFFLOADS)
-    for words in ("link set lo up", f"addr add {NEAR.host}/24 dev bench0", "link set bench0 txqueuelen 5000 up"):
-        subprocess.run(["ip", *words.split()], check=True)
-    return fd
-
-
-def through_tun(codec: PacketCodec, fd: int, *, vnet: bool) -> None:
-    batch = PacketBatch.for_tunnel(1500, vnet)
-    kind = "virtio-net headers" if vnet else "plain TUN"
-    down = run_of(44, FAR, NOWHERE)
-    show(codec, f"write_run, {kind}", timed(lambda: codec.write_run(fd, down, vnet=vnet) // MSS))
-    up = load("auto").cut_run(run_of(640))
-    figures = []
-    with socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW) as raw:
-        for _ in range(RUNS):
-            for packet in up:
-                raw.sendto(packet, (FAR.host, 0))
-            packets, begin = 0, time.perf_counter()
-            while taken := codec.read_batch(fd, batch, vnet=vnet):
-                packets += taken
-            figures.append((time.perf_counter() - begin) / packets * 1e9)
-    show(codec, f"read_batch, {kind}", statistics.median(figures))
-
-
-def main() -> None:
-    codecs = [load("pure")]
+def through_tun(codec: PacketCodec, *, offload: bool, runs: int) -> dict[str, float]:
+    """One flow's packets from and to a TUN of the namespace that this process is in."""
+    device = open_tun(DEVICE, offload=offload)
     try:
-        codecs.insert(0, load("native"))
-    except CodecError as problem:
-        print(problem, file=sys.stderr)
-    for codec in codecs:
-        in_memory(codec)
-    if "--tun" in sys.argv:
-        for vnet in (False, True):
-            fd = open_tun(vnet=vnet)
-            for codec in codecs:
-                through_tun(codec, fd, vnet=vnet)
-            os.close(fd)
+        configure(DEVICE, [f"{NEAR.host}/24"], [], mtu=1500, queue=5000)
+        batch = PacketBatch.for_tunnel(1500, device.offload)
+        down = run_of(44, FAR, NOWHERE)
+        found = {"write": median_ns(lambda: codec.write_run(device.fd, down, vnet=device.offload) // MSS, runs)}
+        packets = load("auto").cut_run(run_of(44))
+        figures = []
+        with socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW) as raw:
+            for _ in range(runs):
+                for packet in packets * 10:
+                    raw.sendto(packet, (FAR.host, 0))
+                count, begin = 0, time.perf_counter_ns()
+                while taken := codec.read_batch(device.fd, batch, vnet=device.offload):
+                    count += taken
+                figures.append((time.perf_counter_ns() - begin) / count)
+        return {**found, "read": sorted(figures)[len(figures) // 2]}
+    finally:
+        os.close(device.fd)
+
+
+def through_tun_elsewhere(namespace: str, codec: str, *, offload: bool, runs: int) -> dict[str, float]:
+    """`through_tun` in another namespace."""
+    words = ["ip", "netns", "exec", namespace, sys.executable, "-m", "benchmarks.codec", codec, str(int(offload)), str(runs)]
+    done = subprocess.run(words, cwd=Path(__file__).parent.parent, capture_output=True, text=True)
+    if done.returncode:
+        raise RuntimeError(done.stderr.strip().rpartition("\n")[2])
+    found: dict[str, float] = json.loads(done.stdout)
+    return found
 
 
 if __name__ == "__main__":
-    main()
+    print(json.dumps(through_tun(load(sys.argv[1]), offload=sys.argv[2] == "1", runs=int(sys.argv[3]))))
