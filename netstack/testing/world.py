@@ -12,7 +12,6 @@ Refuses to know: what a test expects.
 
 from __future__ import annotations
 
-import hashlib
 from collections import deque
 from collections.abc import Iterable
 from typing import Any
@@ -27,36 +26,18 @@ from netstack.core.ports import ResolverOwner, SocketOwner
 from netstack.core.stats import Stats
 from netstack.engine import Engine
 from netstack.link.memory import MemoryTunnel
+from netstack.runtime.seeded import SeededEntropy
 from netstack.wire import ipv4, ipv6
 from netstack.wire.icmp import emit_icmp
 from netstack.wire.tcp import emit_tcp
 from netstack.wire.udp import emit_udp
 
+__all__ = ["ScriptedDatagrams", "ScriptedDialer", "ScriptedResolver", "ScriptedStream", "SeededEntropy", "World"]
+
 APP = Endpoint.of("10.0.0.2", 40000)
 APP6 = Endpoint.of("fd00:6e65:7473::2", 40000)
 SERVER = Endpoint.of("192.0.2.80", 80)
 SERVER6 = Endpoint.of("2001:db8::80", 80)
-
-
-class SeededEntropy:
-    """Numbers that look random and are the same in every run with one seed."""
-
-    def __init__(self, seed: int = 0) -> None:
-        self._seed = seed
-        self._count = 0
-
-    def octets(self, count: int) -> bytes:
-        """`count` octets, the next ones."""
-        self._count += 1
-        return hashlib.shake_256(f"{self._seed}/{self._count}".encode()).digest(count)
-
-    def below(self, limit: int) -> int:
-        """0 .. limit - 1."""
-        return int.from_bytes(self.octets(8), "big") % limit
-
-    def initial_sequence(self, key: bytes, now: float) -> int:
-        """A hash of the flow and the seed."""
-        return int.from_bytes(hashlib.sha256(key + self._seed.to_bytes(8, "big")).digest()[:4], "big")
 
 
 class ScriptedSocket:

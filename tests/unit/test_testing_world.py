@@ -4,15 +4,7 @@ import pytest
 
 from netstack.config import make_config
 from netstack.core.packet import SYN
-from netstack.testing.world import APP, SERVER, ScriptedStream, SeededEntropy, World
-
-
-def test_entropy_is_the_same_for_one_seed_and_not_for_another() -> None:
-    first, again, other = SeededEntropy(1), SeededEntropy(1), SeededEntropy(2)
-    numbers = [first.octets(8) for _ in range(4)]
-    assert numbers == [again.octets(8) for _ in range(4)] != [other.octets(8) for _ in range(4)]
-    assert len(set(numbers)) == 4
-    assert all(0 <= first.below(7) < 7 for _ in range(100))
+from netstack.testing.world import APP, SERVER, ScriptedStream, World
 
 
 def test_stream_follows_its_script() -> None:
