@@ -58,4 +58,7 @@ def warning(config: Config) -> str | None:
     if not collides(address):
         return None
     free = next((gateway for gateway, _ in ALTERNATIVES if not collides(gateway)), "another network")
-    return f"tunnel.address: {address} lies in this host's own network, whose {address} is out of reach now; try {free} (tunnel.address, --tun-address)"
+    return (
+        f"tunnel.address: {address} lies in this host's own network, whose {address} is out of reach now; "
+        f"try {free} (tunnel.address, --tun-address)"
+    )
