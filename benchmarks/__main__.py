@@ -116,7 +116,8 @@ class Bench:
         )
         self.results["live"] = found
         self.notes += [f"{name}: {why}" for name, why in found["skipped"].items()]
-        return "Gbit/s; cpu: the engine's processor seconds for each GiB; rtt in us\n\n" + report.live_table(found["peers"])
+        head = "Gbit/s; cpu: the engine's processor seconds for each GiB; rtt in us"
+        return f"{head}\n\n{report.live_table(found['peers'])}"
 
 
 PARTS: tuple[str, ...] = ("codec", "machine", "relay", "flows", "dns", "replay", "footprint", "live")
@@ -156,7 +157,7 @@ def compare(found: dict[str, float], path: Path) -> bool:
     if not worse:
         print(f"\n{compared} ratios compared with {path.name}: none is worse by more than {report.TOLERANCE:.0%}")
         return True
-    print(f"\nWARNING: {len(worse)} of {compared} ratios are worse than {path.name} by more than {report.TOLERANCE:.0%}\n")
+    print(f"\nWARNING: {len(worse)} of {compared} ratios are more than {report.TOLERANCE:.0%} worse than {path.name}\n")
     rows = [["ratio (larger is better)", "baseline", "now", "change"]]
     rows += [[name, f"{then:.3f}", f"{now:.3f}", f"{now / then - 1:+.0%}"] for name, then, now in worse]
     print(report.table(rows))

@@ -35,7 +35,7 @@ def run_of(packets: int, source: Endpoint = NEAR, destination: Endpoint = FAR) -
 
 
 def in_memory(codec: PacketCodec, *, runs: int) -> dict[str, float]:
-    """Parsing and cutting, without a system call. Each figure covers several batches, so that a clock's step is small."""
+    """Parsing and cutting, without a system call. Each figure covers several batches."""
     batch = PacketBatch.for_tunnel(1500)
     run = run_of(44)
     bulk = codec.cut_run(run)
@@ -77,7 +77,8 @@ def through_tun(codec: PacketCodec, *, offload: bool, runs: int) -> dict[str, fl
 
 def through_tun_elsewhere(namespace: str, codec: str, *, offload: bool, runs: int) -> dict[str, float]:
     """`through_tun` in another namespace."""
-    words = ["ip", "netns", "exec", namespace, sys.executable, "-m", "benchmarks.codec", codec, str(int(offload)), str(runs)]
+    words = ["ip", "netns", "exec", namespace, sys.executable, "-m", "benchmarks.codec"]
+    words += [codec, str(int(offload)), str(runs)]
     done = subprocess.run(words, cwd=Path(__file__).parent.parent, capture_output=True, text=True)
     if done.returncode:
         raise RuntimeError(done.stderr.strip().rpartition("\n")[2])

@@ -9,9 +9,11 @@ directly, as the live runtime does.
 
 from __future__ import annotations
 
+import statistics
 import struct
 import time
 import tracemalloc
+from functools import partial
 from typing import Any
 
 from benchmarks.timing import median_ns
@@ -178,24 +180,22 @@ class Crowd:
 
 def cost_of_flows(*, packets: int, runs: int) -> dict[str, dict[str, float]]:
     """``{flows: {"packet_us": ..., "flow_us": ...}}`` with the best codec there is."""
-    found: dict[str, dict[str, float]] = {}
-    codec = codecs()[0]
-    for count in FLOWS:
-        crowd = Crowd(count, codec)
-        crowd.answer(crowd.prepare(packets))  # warm
-        figures = []
-        for _ in range(runs):
-            batches = crowd.prepare(packets)
-            figures.append(median_ns(lambda batches=batches: crowd.answer(batches), 1))  # type: ignore[misc]
-        figures.sort()
+    return {str(count): _cost_among(Crowd(count, codecs()[0]), packets, runs) for count in FLOWS}
 
-        def lives() -> int:
-            for _ in range(4):
-                crowd.close(crowd.open(32))
-            return 128
 
-        found[str(count)] = {"packet_us": figures[len(figures) // 2] / 1e3, "flow_us": median_ns(lives, runs) / 1e3}
-    return found
+def _cost_among(crowd: Crowd, packets: int, runs: int) -> dict[str, float]:
+    crowd.answer(crowd.prepare(packets))  # warm
+    figures = []
+    for _ in range(runs):
+        batches = crowd.prepare(packets)
+        figures.append(median_ns(partial(crowd.answer, batches), 1))
+
+    def lives() -> int:
+        for _ in range(4):
+            crowd.close(crowd.open(32))
+        return 128
+
+    return {"packet_us": statistics.median(figures) / 1e3, "flow_us": median_ns(lives, runs) / 1e3}
 
 
 def octets_per_flow(count: int = 500) -> float:
@@ -206,7 +206,7 @@ def octets_per_flow(count: int = 500) -> float:
     tracemalloc.start()
     try:
         before = tracemalloc.get_traced_memory()[0]
-        more = []
+        more: list[App] = []
         while len(more) < count:
             more += crowd.open(20)
         return (tracemalloc.get_traced_memory()[0] - before) / count
@@ -243,7 +243,7 @@ def relay(codec: str, runs: int) -> dict[str, float]:
     for _ in range(runs):
         batches = make_up()
         before = app.stream.taken
-        ups.append(median_ns(lambda batches=batches: up(batches), 1))  # type: ignore[misc]
+        ups.append(median_ns(partial(up, batches), 1))
         assert app.stream.taken - before == blocks * SEGMENTS * MSS, "the engine did not take what came"
 
     block = bytes(SEGMENTS * MSS)
@@ -267,9 +267,8 @@ def relay(codec: str, runs: int) -> dict[str, float]:
                 app.ack = (app.ack + sum(len(packet) - 40 for packet in crowd.taken())) & MASK
         return spent
 
-    downs = sorted(down() / blocks for _ in range(runs))
-    ups.sort()
-    return {"up_us": ups[len(ups) // 2] / 1e3, "down_us": downs[len(downs) // 2] / 1e3}
+    downs = [down() / blocks for _ in range(runs)]
+    return {"up_us": statistics.median(ups) / 1e3, "down_us": statistics.median(downs) / 1e3}
 
 
 # --- DNS ---
@@ -317,5 +316,4 @@ def dns(codec: str, runs: int) -> float:
         figures.append(median_ns(work, 1))
         answers = len(world.tunnel.app.take())
         assert answers == 1000, f"{answers} answers"
-    figures.sort()
-    return 1e9 / figures[len(figures) // 2]
+    return 1e9 / statistics.median(figures)

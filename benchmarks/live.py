@@ -32,6 +32,7 @@ GATEWAY = "10.0.0.1"
 WARM_UP = 0.3  # seconds; the same as in load.c
 HELD = 500  # flows while memory is looked at
 Figures = dict[str, float]
+Before = Callable[[], None] | None  # run in the client's process before it becomes the client
 
 
 @dataclass
@@ -180,7 +181,7 @@ class Bench:
     # --- measuring ---
 
     def run(
-        self, peer: Peer, what: str, number: int, seconds: float, *, to: str = FAR, before: Callable[[], None] | None = None
+        self, peer: Peer, what: str, number: int, seconds: float, *, to: str = FAR, before: Before = None
     ) -> dict[str, Any]:
         """One run of the client."""
         with self.client(peer, what, number, seconds, to, before) as client:
@@ -194,7 +195,7 @@ class Bench:
 
     @contextlib.contextmanager
     def client(
-        self, peer: Peer, what: str, number: int, seconds: float, to: str = FAR, before: Callable[[], None] | None = None
+        self, peer: Peer, what: str, number: int, seconds: float, to: str = FAR, before: Before = None
     ) -> Any:
         """The client while it runs."""
         assert peer.slot is not None

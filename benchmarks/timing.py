@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 
 def median_ns(work: Callable[[], int], runs: int) -> float:
-    """Median nanoseconds for each thing; `work` returns how many it did. Garbage is collected between runs, not in them."""
+    """Median nanoseconds for each thing; `work` returns how many it did. No garbage is collected within a run."""
     figures = []
     for _ in range(runs):
         gc.collect()
