@@ -10,14 +10,14 @@ at its top starts from the original netstack's values instead of ours.
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import ipaddress
-import tomllib
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, get_type_hints
+from typing import TYPE_CHECKING, Any, get_type_hints
 
 from netstack.core.errors import ConfigError
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 ENFORCEMENTS = ("off", "audit", "strict")
 MODES = ("firewall", "dns-only")
@@ -206,6 +206,8 @@ SEED_PROFILE: dict[str, Any] = {
 
 def load_config(path: str | Path) -> Config:
     """Read a TOML file. Raises ConfigError naming the file and the key."""
+    import tomllib  # an embedding app that has no file does not pay for it
+
     try:
         with open(path, "rb") as file:
             table = tomllib.load(file)
@@ -245,6 +247,8 @@ def _build(cls: Any, table: Any, prefix: str) -> Any:
     values: dict[str, Any] = {}
     for key, value in table.items():
         if key not in hints:
+            import difflib
+
             near = difflib.get_close_matches(key, hints, 1)
             hint = f"; did you mean {prefix}{near[0]}?" if near else ""
             raise ConfigError(f"{prefix}{key}: no such setting{hint}")

@@ -8,7 +8,6 @@ Refuses to know: packets, and any platform; the bindings hand it a tunnel factor
 from __future__ import annotations
 
 import dataclasses
-import hmac
 import threading
 import time
 from collections.abc import Callable
@@ -220,8 +219,11 @@ class PacketCaptureController:
         Idempotent; returns within two seconds, from any thread but the engine's own (there it returns at
         once and the engine ends by itself).
         """
-        if self._pin and not hmac.compare_digest(str(pin), str(self._pin)):
-            return BAD_PIN
+        if self._pin:
+            import hmac  # with it comes OpenSSL, which a controller without a PIN need not load
+
+            if not hmac.compare_digest(str(pin), str(self._pin)):
+                return BAD_PIN
         with self._lock:
             thread, runtime, make_tunnel = self._thread, self._runtime, self._make_tunnel
             if self._state in (State.STARTING, State.RUNNING):

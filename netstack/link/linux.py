@@ -11,7 +11,6 @@ of up to 64 KiB whole. That is the single largest saving there is for a user-spa
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import errno
 import fcntl
 import os
@@ -148,10 +147,12 @@ def quiet_ipv6(name: str) -> None:
         Path(f"/proc/sys/net/ipv6/conf/{name}/addr_gen_mode").write_text("1")
 
 
-# --- namespaces; the os module has these calls only from Python 3.12 on ---
+# --- namespaces; the os module has these calls only from Python 3.12 on, and `run` needs no ctypes ---
 
 
 def _call(function: str, *arguments: int | bytes | None) -> None:
+    import ctypes
+
     libc = ctypes.CDLL(None, use_errno=True)
     if getattr(libc, function)(*arguments) != 0:
         code = ctypes.get_errno()
@@ -177,6 +178,8 @@ _MS_NOSUID, _MS_NODEV = 0x2, 0x4
 
 
 def _mount(source: str, target: str, kind: str, flags: int, options: str = "") -> None:
+    import ctypes
+
     libc = ctypes.CDLL(None, use_errno=True)
     arguments = [os.fsencode(source), os.fsencode(target), os.fsencode(kind)]
     if libc.mount(*arguments, ctypes.c_ulong(flags), os.fsencode(options)) != 0:
@@ -201,6 +204,8 @@ def bind_mount(source: str, target: str) -> None:
 
 def detach(target: str) -> None:
     """Take the topmost mount of a directory away, now; what is still used of it lives on. Raises OSError."""
+    import ctypes
+
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.umount2(os.fsencode(target), _MNT_DETACH) != 0:
         code = ctypes.get_errno()
