@@ -15,8 +15,9 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, Protocol
 
+from netstack.cli.output import Output
 from netstack.config import ENFORCEMENTS, Config, load_config, parse_server
 from netstack.core.errors import ConfigError, NetstackError
 from netstack.core.events import EngineError, Event, EventSink
@@ -121,13 +122,23 @@ def host_resolvers(path: str = RESOLV_CONF) -> tuple[str, ...]:
     return tuple(servers) or ("127.0.0.1",)
 
 
+class Writable(Protocol):
+    """What an `EventOutput` writes to."""
+
+    def write(self, text: str, /) -> object:
+        """Append a line."""
+
+    def flush(self) -> object:
+        """Hand it on."""
+
+
 class EventOutput:
     """An event sink for people (standard error) and for programs (JSON lines)."""
 
-    def __init__(self, *, verbose: bool, lines: TextIO | None = None, words: TextIO | None = None) -> None:
+    def __init__(self, *, verbose: bool, lines: Writable | None = None, words: Writable | None = None) -> None:
         self._verbose = verbose
         self._lines = lines
-        self._words = words if words is not None else sys.stderr
+        self._words: Writable = words if words is not None else sys.stderr
         self._said: set[str] = set()
 
     def __call__(self, event: Event) -> None:
@@ -145,7 +156,7 @@ class EventOutput:
         return True
 
     @staticmethod
-    def _attempt(file: TextIO, text: Callable[[], str]) -> TextIO | None:
+    def _attempt(file: Writable, text: Callable[[], str]) -> Writable | None:
         try:
             file.write(text())
             file.flush()
@@ -163,12 +174,15 @@ def event_output(options: argparse.Namespace) -> Iterator[EventSink]:
     """The sink that --events and -v ask for. Raises NetstackError when the file cannot be made."""
     if not options.events:
         yield EventOutput(verbose=options.verbose)
-    elif options.events == "-":
-        yield EventOutput(verbose=options.verbose, lines=sys.stdout)
-    else:
-        try:
-            file = open(options.events, "w", encoding="utf-8")  # noqa: SIM115
-        except OSError as problem:
-            raise NetstackError(f"{options.events}: {problem.strerror}") from problem
-        with file:
-            yield EventOutput(verbose=options.verbose, lines=file)
+        return
+    try:
+        file = _standard_output() if options.events == "-" else Output.create(options.events)
+    except OSError as problem:
+        raise NetstackError(f"{options.events}: {problem.strerror}") from problem
+    with contextlib.closing(file):
+        yield EventOutput(verbose=options.verbose, lines=file)
+
+
+def _standard_output() -> Output:
+    sys.stdout.flush()
+    return Output(sys.stdout.fileno(), "standard output", owned=False)

@@ -10,7 +10,9 @@ import contextlib
 import resource
 import time
 from collections.abc import Iterator
+from typing import BinaryIO, cast
 
+from netstack.cli.output import Output
 from netstack.core.errors import NetstackError
 from netstack.core.events import EventSink
 from netstack.core.packet import Octets
@@ -64,12 +66,8 @@ def pcap_tracer(path: str | None) -> Iterator[Tracer | None]:
         yield None
         return
     try:
-        file = open(path, "wb")  # noqa: SIM115
+        file = Output.create(path)
     except OSError as problem:
         raise NetstackError(f"{path}: {problem.strerror}") from problem
     with file:
-        writer = PcapngWriter(file, live=True)
-        try:
-            yield _PcapTracer(writer)
-        finally:
-            writer.flush()
+        yield _PcapTracer(PcapngWriter(cast(BinaryIO, file), live=True))

@@ -125,7 +125,7 @@ def test_event_file_is_written_and_closed(tmp_path):
         pass
 
 
-def test_events_on_standard_output(capsys):
+def test_events_on_standard_output(capfd):
     with event_output(parse("--events", "-")) as emit:
         emit(STARTED)
-    assert json.loads(capsys.readouterr().out)["event"] == "state_changed"
+    assert json.loads(capfd.readouterr().out)["event"] == "state_changed"
