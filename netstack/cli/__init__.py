@@ -9,6 +9,7 @@ Exit status: 0, 1 for what went wrong, 2 for a wrong command line, 130 after Ctr
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib
 import importlib.util
 import os
@@ -76,10 +77,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _complain(problem, 1)
     except BrokenPipeError:
         # whoever read our output is gone; the interpreter must not complain about it at exit
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _mute_standard_output()
         return 1
+    except OSError as problem:
+        _mute_standard_output()  # it may be what is full
+        where = f"{problem.filename}: " if problem.filename else ""
+        return _complain(NetstackError(where + (problem.strerror or str(problem))), 1)
     except KeyboardInterrupt:
         return 130
+
+
+def _mute_standard_output() -> None:
+    with contextlib.suppress(OSError):  # it has no descriptor when a caller replaced it
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _complain(problem: Exception, status: int) -> int:

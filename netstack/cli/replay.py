@@ -10,6 +10,8 @@ import argparse
 import contextlib
 import io
 import json
+import os
+import stat
 import sys
 import time
 from collections.abc import Iterator
@@ -21,7 +23,7 @@ from netstack.cli.options import add_engine_options, make_configuration
 from netstack.codec.base import PacketCodec
 from netstack.config import Config
 from netstack.core.errors import CaptureError, NetstackError, UsageError
-from netstack.link.pcap import Frame, open_capture, read_frames
+from netstack.link.pcap import Frame, open_capture, read_frames, unpacked
 from netstack.runtime.replay import Replay
 from netstack.runtime.trace import AnnotatedCapture, EventLines
 
@@ -73,6 +75,7 @@ def run(options: argparse.Namespace) -> int:
         raise UsageError("--write takes one capture")
     if options.json == "-" and options.events == "-":
         raise UsageError("--json and --events cannot both have standard output")
+    _refuse_overwriting(options)
     config = make_configuration(options, servers=("127.0.0.1",))  # the capture answers; no server is ever asked
     codec = codecs.load(options.codec)
     results = []
@@ -146,7 +149,7 @@ def _replay_file(
                     replay.frame(frame)
                     progress.step("replaying", frame)
             replay.finish()
-        except BrokenPipeError:
+        except (BrokenPipeError, _OutputFailed):
             raise
         except Exception as failure:  # a packet that breaks the engine must not cost the account of the others
             problem = f"{name}: the replay broke at frame {replay.frame_number} ({type(failure).__name__}: {failure})"
@@ -158,9 +161,56 @@ def _replay_file(
 
 
 def _open(path: str) -> BinaryIO:
+    """The file, which must be readable twice: what comes through a pipe is kept in memory."""
     if path == "-":
-        return io.BytesIO(sys.stdin.buffer.read())
-    return open_capture(path)
+        return unpacked(io.BytesIO(sys.stdin.buffer.read()))
+    file = open_capture(path)
+    mode = os.stat(path).st_mode
+    if stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode):
+        with file:
+            return io.BytesIO(file.read())
+    return file
+
+
+# --- what is written ---
+
+
+def _refuse_overwriting(options: argparse.Namespace) -> None:
+    """An output that is one of the captures, or another output, would destroy it. Raises UsageError."""
+    outputs = [("--json", options.json), ("--events", options.events), ("--write", options.write)]
+    seen = [("a capture to read", path) for path in options.files]
+    for option, path in outputs:
+        if path is None or path == "-":
+            continue
+        for what, other in seen:
+            if other != "-" and _is_same_file(path, other):
+                raise UsageError(f"{option} {path}: this file is {what}")
+        seen.append((f"the output of {option}", path))
+
+
+def _is_same_file(one: str, other: str) -> bool:
+    if os.path.abspath(one) == os.path.abspath(other):
+        return not one.startswith("/dev/")
+    try:
+        return os.path.samefile(one, other) and os.path.isfile(one)
+    except OSError:
+        return False
+
+
+class _OutputFailed(NetstackError):
+    """An output file cannot be written any more (the disk is full)."""
+
+
+class _OutputFile(io.FileIO):
+    """Writes, and complains by name."""
+
+    def write(self, octets: Any, /) -> int:
+        try:
+            return super().write(octets)
+        except BrokenPipeError:
+            raise
+        except OSError as problem:
+            raise _OutputFailed(f"{self.name}: {problem.strerror}") from problem
 
 
 @contextlib.contextmanager
@@ -170,7 +220,7 @@ def _text_output(path: str | None) -> Iterator[TextIO | None]:
     elif path == "-":
         yield sys.stdout
     else:
-        with _made(path, "w") as file:
+        with io.TextIOWrapper(_made(path), encoding="utf-8") as file:
             yield file
 
 
@@ -181,13 +231,13 @@ def _binary_output(path: str | None) -> Iterator[BinaryIO | None]:
     elif path == "-":
         yield sys.stdout.buffer
     else:
-        with _made(path, "wb") as file:
+        with _made(path) as file:
             yield file
 
 
-def _made(path: str, mode: str) -> Any:
+def _made(path: str) -> io.BufferedWriter:
     try:
-        return open(path, mode, encoding=None if "b" in mode else "utf-8")
+        return io.BufferedWriter(_OutputFile(path, "w"))
     except OSError as problem:
         raise NetstackError(f"{path}: {problem.strerror}") from problem
 

@@ -16,7 +16,7 @@ import io
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import BinaryIO, Protocol
+from typing import Any, BinaryIO, Protocol
 
 from netstack.core.errors import CaptureError
 from netstack.core.packet import Octets
@@ -97,9 +97,43 @@ def open_capture(path: str) -> BinaryIO:
         file = open(path, "rb")  # noqa: SIM115 - the caller closes it
     except OSError as problem:
         raise CaptureError(f"{path}: cannot open: {problem.strerror}") from problem
-    if not file.peek(2).startswith(b"\x1f\x8b"):
-        return file
-    return io.BufferedReader(gzip.GzipFile(fileobj=file))
+    try:
+        return unpacked(file)
+    except OSError as problem:
+        raise CaptureError(f"{path}: cannot read: {problem.strerror}") from problem
+
+
+def unpacked(file: BinaryIO) -> BinaryIO:
+    """The file itself, or what is in it when it is a gzip archive."""
+    buffered = file if isinstance(file, io.BufferedReader) else io.BufferedReader(file)  # type: ignore[type-var]
+    if not buffered.peek(2).startswith(b"\x1f\x8b"):
+        return buffered
+    return io.BufferedReader(_Archive(gzip.GzipFile(fileobj=buffered)))
+
+
+class _Archive(io.RawIOBase):
+    """A gzip archive that gives what it holds before it complains about damage; `read` of the library does not."""
+
+    def __init__(self, archive: gzip.GzipFile) -> None:
+        self._archive = archive
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def readinto(self, memory: Any, /) -> int:
+        octets = self._archive.read1(len(memory))
+        memory[: len(octets)] = octets
+        return len(octets)
+
+    def seek(self, offset: int, whence: int = 0, /) -> int:
+        return self._archive.seek(offset, whence)
+
+    def close(self) -> None:
+        self._archive.close()
+        super().close()
 
 
 def read_capture(path: str) -> Iterator[Frame]:

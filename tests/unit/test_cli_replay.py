@@ -1,8 +1,12 @@
 """``netstack replay`` as it is typed."""
 
+import gzip
 import io
 import json
+import os
+import subprocess
 import sys
+import threading
 
 import pytest
 
@@ -151,3 +155,63 @@ def test_progress_is_shown_to_who_watches(capture, capsys, monkeypatch):
     progress.step("reading", frame)
     progress.end()
     assert "reading made: 256 frames" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("option", ["--json", "--events", "--write"])
+def test_a_capture_is_never_overwritten(option, capture, tmp_path, capsys):
+    link = tmp_path / "link.pcap"
+    link.symlink_to(capture)
+    before = open(capture, "rb").read()
+    for output in (capture, str(link)):
+        assert main(["replay", capture, option, output]) == 2
+        assert capsys.readouterr().err == f"netstack: {option} {output}: this file is a capture to read\n"
+    assert open(capture, "rb").read() == before
+
+
+def test_two_outputs_cannot_share_a_file(capture, tmp_path, capsys):
+    path = str(tmp_path / "one")
+    assert main(["replay", capture, "--json", path, "--events", path]) == 2
+    assert capsys.readouterr().err == f"netstack: --events {path}: this file is the output of --json\n"
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
+@pytest.mark.parametrize("option", ["--json", "--events", "--write"])
+def test_a_full_disk_is_one_line(option, capture, capsys):
+    assert main(["replay", capture, option, "/dev/full"]) == 1
+    assert capsys.readouterr().err == "netstack: /dev/full: No space left on device\n"
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
+def test_a_full_standard_output_is_one_line(capture):
+    with open("/dev/full", "wb") as full:
+        command = [sys.executable, "-m", "netstack", "replay", capture]
+        ended = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert (ended.returncode, ended.stderr) == (1, "netstack: No space left on device\n")
+
+
+@pytest.mark.parametrize("pack", [bytes, gzip.compress])
+def test_a_pipe_is_read_once(pack, capture, tmp_path, capsys):
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    packed = pack(open(capture, "rb").read())
+    feeder = threading.Thread(target=pipe.write_bytes, args=(packed,))
+    feeder.start()
+    assert main(["replay", str(pipe)]) == 0
+    feeder.join()
+    assert "3 flows: 2 allowed, 1 blocked" in capsys.readouterr().out
+
+
+def test_a_packed_capture_on_standard_input(capture, capsys, monkeypatch):
+    packed = gzip.compress(open(capture, "rb").read())
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(packed)))
+    assert main(["replay", "-"]) == 0
+    assert "3 flows: 2 allowed, 1 blocked" in capsys.readouterr().out
+
+
+def test_a_cut_archive_gives_what_it_holds(capture, tmp_path, capsys):
+    path = tmp_path / "cut.pcap.gz"
+    path.write_bytes(gzip.compress(open(capture, "rb").read())[:-40])
+    assert main(["replay", str(path)]) == 1
+    shown = capsys.readouterr()
+    assert "cannot read" in shown.err and shown.err.count("\n") == 1
+    assert " frames, 0 without IP" in shown.out and "www.example.test" in shown.out
