@@ -18,7 +18,7 @@ from pathlib import Path
 from cffi import FFI
 
 HERE = Path(__file__).resolve().parent
-SOURCES = ["checksum.c", "parse.c", "coalesce.c", "segment.c", "fdio.c"]
+SOURCES = ["checksum.c", "parse.c", "coalesce.c", "segment.c", "fdio.c", "datagrams.c"]
 
 
 def declarations() -> str:

@@ -18,7 +18,7 @@ from netstack.codec.base import PacketBatch, PacketCodec
 from netstack.config import Config
 from netstack.core.drops import DropReason
 from netstack.core.events import EventSink, PacketDropped
-from netstack.core.packet import BadPacket, Datagram, Fragment, IcmpMessage, OtherPacket, Segment
+from netstack.core.packet import BadPacket, Datagram, DatagramRun, Fragment, IcmpMessage, OtherPacket, Segment
 from netstack.core.ports import Dialer, Entropy, Resolver, Stream, Tunnel
 from netstack.core.stats import Stats
 from netstack.core.timers import TimerQueue
@@ -111,6 +111,7 @@ class Engine:
         self._dispatch: dict[type, Callable[[Any, float], None]] = {
             Segment: self.tcp.on_segment,
             Datagram: self._on_datagram,
+            DatagramRun: self._on_datagrams,
             IcmpMessage: self.icmp.on_message,
             Fragment: self._on_fragment,
             OtherPacket: self._on_other,
@@ -191,6 +192,14 @@ class Engine:
         if (key[36] << 8 | key[37]) in self._dns_ports and self.dns.on_datagram(datagram, now):
             return
         self.udp.on_datagram(datagram, now)
+
+    def _on_datagrams(self, run: DatagramRun, now: float) -> None:
+        key = run.key
+        if (key[36] << 8 | key[37]) in self._dns_ports:
+            for datagram in run.datagrams():
+                self._on_datagram(datagram, now)
+        else:
+            self.udp.on_run(run, now)
 
     def _on_fragment(self, fragment: Fragment, now: float) -> None:
         packet = self.reassembler.add(fragment.packet, now)

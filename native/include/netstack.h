@@ -12,7 +12,7 @@
 /* cdef begin */
 
 /* Of the descriptor and of every signature below; netstack/codec/base.py holds the same number. */
-#define NETSTACK_LAYOUT_VERSION 2
+#define NETSTACK_LAYOUT_VERSION 3
 
 #define NETSTACK_KIND_TCP 1
 #define NETSTACK_KIND_UDP 2
@@ -43,9 +43,13 @@
 #define NETSTACK_DROP_ROUTING_HEADER 18
 
 #define NETSTACK_MAX_CAPACITY 1024 /* packets of one batch */
-#define NETSTACK_MAX_DATAGRAMS 128 /* datagrams of one UDP GSO packet */
+#define NETSTACK_MAX_DATAGRAMS 128 /* datagrams of one run */
+#define NETSTACK_MAX_SEGMENTS 64 /* datagrams of one GSO packet that is sent; what every kernel takes */
+#define NETSTACK_MAX_SLOTS 64 /* datagrams of one receive call */
 
-/* codec/base.py DESCRIPTOR, field by field; 88 octets, offsets are into the arena. */
+/* codec/base.py DESCRIPTOR, field by field; 88 octets, offsets are into the arena.
+ * UDP with nsegs over 1: datagrams of `seq` octets each, the last may be shorter, the payload holds them all one
+ * behind the other; `window` octets of headers begin the first one's packet. */
 typedef struct {
     uint8_t kind, bits, flags, tos;
     uint16_t nsegs;
@@ -59,7 +63,7 @@ typedef struct {
     uint16_t options_length, ack_advance;
 } netstack_descriptor;
 
-/* codec/base.py PacketBatch; `descriptors` has capacity + NETSTACK_MAX_DATAGRAMS records. */
+/* codec/base.py PacketBatch; `descriptors` has `capacity` records. */
 typedef struct {
     uint8_t *arena;
     uint32_t arena_size;
@@ -102,8 +106,28 @@ int64_t netstack_emit_datagram(const uint8_t *key, uint32_t tos, uint32_t hop_li
 /* Written to a TUN; 0, or -errno. */
 int64_t netstack_write_datagram(int fd, const uint8_t *key, uint32_t tos, uint32_t hop_limit,
                                 const uint8_t *payload, size_t length, int vnet);
+/* A run of datagrams of `size` octets, the last may be shorter; how many went, or -errno when none did.
+ * `uso`: the device takes GSO packets (virtio_net.h, UDP_L4). */
+int64_t netstack_write_datagrams(int fd, const uint8_t *key, uint32_t tos, uint32_t hop_limit,
+                                 const uint8_t *payload, size_t length, uint32_t size, int vnet, int uso);
 /* A whole IP packet as it is; 0, or -errno. */
 int64_t netstack_write_packet(int fd, const uint8_t *packet, size_t length, int vnet);
+
+/* upstream/bursts.py RECORD: datagrams of one sender, one behind the other; `at` is into the arena. */
+typedef struct {
+    uint8_t sender[18]; /* address (IPv4 in the first four octets), port */
+    uint16_t count;
+    uint32_t size, at, length;
+} netstack_received;
+
+/* What waits in a UDP socket, at most one datagram (or one GRO packet) for each of the arena's `slots` of `slot`
+ * octets; records of runs as above, or -errno. *used: how many slots were. */
+int64_t netstack_receive_datagrams(int fd, uint8_t *arena, uint32_t slot, uint32_t slots,
+                                   netstack_received *records, uint32_t *used);
+/* A run of datagrams to one place (`destination` as a sender above); how many went, or -errno when none did.
+ * `gso`: the socket knows UDP_SEGMENT. */
+int64_t netstack_send_datagrams(int fd, int version, const uint8_t *destination, const uint8_t *payload,
+                                size_t length, uint32_t size, int gso);
 
 /* cdef end */
 #endif

@@ -1,4 +1,5 @@
-/* Packets to descriptors, contiguous TCP segments of a flow to one super-segment (large receive offload).
+/* Packets to descriptors, contiguous TCP segments of a flow to one super-segment (large receive offload),
+ * datagrams of a flow to one run.
  *
  * Responsible for: what may be merged (codec/pure.py `may_merge` is the same list), where payloads lie,
  * virtio-net headers. Refuses to know: flows beyond one batch; where packets come from.
@@ -46,6 +47,24 @@ static int may_merge(const netstack_descriptor *lane, const netstack_descriptor 
     return !new->payload_length && advance > 0;
 }
 
+static uint32_t datagram_size(const netstack_descriptor *d) { return d->nsegs > 1 ? d->seq : d->payload_length; }
+
+static void begin_run(netstack_descriptor *d, uint32_t size) {
+    if (d->nsegs > 1) return;
+    d->seq = size;
+    d->window = (uint16_t)(d->payload_at - d->packet_at);
+}
+
+/* A run's datagrams have one size; only the last may be shorter, so that the run's length says all. An empty one
+ * stays alone: nothing would show that it was there. */
+static int may_join(const netstack_descriptor *run, const netstack_descriptor *new) {
+    uint32_t size = datagram_size(run);
+    if (!run->payload_length || !new->payload_length) return 0;
+    if (run->tos != new->tos || run->hop_limit != new->hop_limit) return 0;
+    if (run->nsegs + new->nsegs > NETSTACK_MAX_DATAGRAMS || run->payload_length != run->nsegs * size) return 0;
+    return new->nsegs > 1 ? new->seq == size : new->payload_length <= size;
+}
+
 static int is_same_flow(const uint8_t *a, const uint8_t *b) {
     uint64_t differs = (ns_load64(a) ^ ns_load64(b)) | (ns_load64(a + 8) ^ ns_load64(b + 8)) |
                        (ns_load64(a + 16) ^ ns_load64(b + 16)) | (ns_load64(a + 24) ^ ns_load64(b + 24)) |
@@ -87,12 +106,19 @@ static void add(ns_filling *f, uint32_t base) {
     netstack_descriptor *new = &b->descriptors[b->count], *lane;
     uint16_t *place;
     f->first[b->count] = NS_NONE;
-    if (new->kind != NETSTACK_KIND_TCP || !f->coalesce) {
+    if ((new->kind != NETSTACK_KIND_TCP && new->kind != NETSTACK_KIND_UDP) || !f->coalesce) {
         b->count++;
         return;
     }
     place = lane_of(f, new->key);
-    if (*place == NS_NONE || !may_merge(&b->descriptors[*place], new)) {
+    if (*place != NS_NONE && new->kind == NETSTACK_KIND_UDP && may_join(&b->descriptors[*place], new)) {
+        lane = &b->descriptors[*place];
+        begin_run(lane, datagram_size(lane));
+        grow(f, *place, new, b->packets - 1, base);
+        lane->nsegs = (uint16_t)(lane->nsegs + new->nsegs);
+        return;
+    }
+    if (*place == NS_NONE || new->kind == NETSTACK_KIND_UDP || !may_merge(&b->descriptors[*place], new)) {
         *place = (uint16_t)b->count++;
         return;
     }
@@ -117,23 +143,7 @@ void ns_take(ns_filling *f, uint32_t at, uint32_t size) {
     add(f, at);
 }
 
-/* RFC-less: linux/virtio_net.h. One GSO datagram packet becomes a record for each datagram. */
-static void split(ns_filling *f, uint32_t gso_size) {
-    netstack_batch *b = f->batch;
-    netstack_descriptor whole = b->descriptors[b->count];
-    uint32_t at = whole.payload_at, left = whole.payload_length;
-    for (;;) {
-        netstack_descriptor *one = &b->descriptors[b->count];
-        *one = whole;
-        one->payload_at = at;
-        one->payload_length = left < gso_size ? left : gso_size;
-        f->first[b->count++] = NS_NONE;
-        if (left <= gso_size) return;
-        at += gso_size;
-        left -= gso_size;
-    }
-}
-
+/* linux/virtio_net.h: what a header may not say. */
 static void refuse_gso(ns_filling *f, uint32_t at, uint32_t size) {
     netstack_descriptor *d = &f->batch->descriptors[f->batch->count];
     __builtin_memset(d, 0, sizeof *d);
@@ -171,7 +181,9 @@ void ns_take_vnet(ns_filling *f, uint32_t base, uint32_t size) {
         d->nsegs = (uint16_t)count;
         add(f, base);
     } else if (count && count <= NETSTACK_MAX_DATAGRAMS && d->kind == NETSTACK_KIND_UDP && gso_type == GSO_UDP) {
-        split(f, gso_size);
+        if (count > 1) begin_run(d, gso_size);
+        d->nsegs = (uint16_t)count;
+        add(f, base);
     } else {
         refuse_gso(f, at, size);
     }

@@ -1,4 +1,4 @@
-/* The only file with system calls: read(2) and writev(2) on a TUN.
+/* System calls on a TUN: read(2) and writev(2).
  *
  * Responsible for: loops over packets, what an error means for what was done before it.
  * Refuses to know: what is in the packets. Descriptors are the caller's and non-blocking.
@@ -74,8 +74,28 @@ int64_t netstack_write_datagram(int fd, const uint8_t *key, uint32_t tos, uint32
     uint8_t head[NS_VNET_HEADER + NS_MAX_HEADER];
     uint32_t header;
     if (length > ns_datagram_room(key)) return -EMSGSIZE;
-    header = ns_datagram(key, tos, hop_limit, payload, (uint32_t)length, vnet, head);
+    header = ns_datagram(key, tos, hop_limit, payload, (uint32_t)length, 0, vnet, head);
     return put(fd, head, header, payload, length);
+}
+
+int64_t netstack_write_datagrams(int fd, const uint8_t *key, uint32_t tos, uint32_t hop_limit,
+                                 const uint8_t *payload, size_t length, uint32_t size, int vnet, int uso) {
+    uint8_t head[NS_VNET_HEADER + NS_MAX_HEADER];
+    size_t at = 0, most = size, room = ns_datagram_room(key);
+    int64_t count = 0;
+    if (!size || size > room) return -EMSGSIZE;
+    if (vnet && uso) {
+        most = room / size;
+        most = (most < NETSTACK_MAX_SEGMENTS ? most : NETSTACK_MAX_SEGMENTS) * size;
+    }
+    for (; at < length; at += most) {
+        uint32_t piece = (uint32_t)(length - at < most ? length - at : most);
+        uint32_t header = ns_datagram(key, tos, hop_limit, payload + at, piece, piece > size ? size : 0, vnet, head);
+        int64_t problem = put(fd, head, header, payload + at, piece);
+        if (problem) return count ? count : problem;
+        count += (piece + size - 1) / size;
+    }
+    return count;
 }
 
 int64_t netstack_write_packet(int fd, const uint8_t *packet, size_t length, int vnet) {

@@ -58,14 +58,15 @@ typedef struct {
     uint32_t seq, ack, flags, window, mss;
 } ns_run;
 
-/* segment.c: the headers of one packet; `vnet` leaves the pseudo-header's sum in place of the checksum. */
+/* segment.c: the headers of one packet; `vnet` leaves the pseudo-header's sum in place of the checksum.
+ * `gso_size` other than 0: datagrams of this size in one packet (with `vnet` only). */
 enum { NS_MAX_HEADER = 40 + 60, NS_VNET_HEADER = 10, NS_MAX_PACKET = 65535 };
 uint32_t ns_run_room(const ns_run *run);
 int ns_run_is_bad(const ns_run *run, size_t length);
 uint32_t ns_segment(const ns_run *run, uint32_t seq, uint32_t flags, const uint8_t *payload,
                     uint32_t length, int vnet, uint8_t *out);
 uint32_t ns_datagram(const uint8_t *key, uint32_t tos, uint32_t hop_limit, const uint8_t *payload,
-                     uint32_t length, int vnet, uint8_t *out);
+                     uint32_t length, uint32_t gso_size, int vnet, uint8_t *out);
 uint32_t ns_datagram_room(const uint8_t *key);
 
 /* coalesce.c: a batch while it is being filled. Lanes are found by a table of descriptor numbers; pieces of
@@ -76,9 +77,7 @@ typedef struct {
     uint32_t cursor, half, mask;
     int verify, coalesce, is_apart;
     uint16_t table[NS_TABLE];
-    uint16_t first[NETSTACK_MAX_CAPACITY + NETSTACK_MAX_DATAGRAMS];
-    uint16_t last[NETSTACK_MAX_CAPACITY + NETSTACK_MAX_DATAGRAMS];
-    uint16_t next[NETSTACK_MAX_CAPACITY];
+    uint16_t first[NETSTACK_MAX_CAPACITY], last[NETSTACK_MAX_CAPACITY], next[NETSTACK_MAX_CAPACITY];
     uint32_t piece_at[NETSTACK_MAX_CAPACITY], piece_length[NETSTACK_MAX_CAPACITY];
 } ns_filling;
 
@@ -87,5 +86,9 @@ int ns_has_room(const ns_filling *f, uint32_t size);
 void ns_take(ns_filling *f, uint32_t at, uint32_t size);
 void ns_take_vnet(ns_filling *f, uint32_t at, uint32_t size);
 uint32_t ns_finish(ns_filling *f);
+
+/* datagrams.c: one message more of those that a socket gave. */
+uint32_t ns_receive_one(uint8_t *arena, netstack_received *records, uint32_t used, const uint8_t *sender,
+                        uint32_t at, uint32_t length, uint32_t joined);
 
 #endif

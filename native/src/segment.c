@@ -7,7 +7,7 @@
 #include "internal.h"
 
 enum { FIN = 1, SYN = 2, RST = 4, PSH = 8, TCP = 6, UDP = 17, HOP_LIMIT = 64 };
-enum { NEEDS_CSUM = 1, GSO_TCP4 = 1, GSO_TCP6 = 4 };
+enum { NEEDS_CSUM = 1, GSO_TCP4 = 1, GSO_TCP6 = 4, GSO_UDP = 5 };
 
 static uint32_t ip_size(const uint8_t *key) { return key[0] == 4 ? 20 : 40; }
 
@@ -89,7 +89,7 @@ uint32_t ns_segment(const ns_run *run, uint32_t seq, uint32_t flags, const uint8
 uint32_t ns_datagram_room(const uint8_t *key) { return NS_MAX_PACKET - 8 - (key[0] == 4 ? 20 : 0); }
 
 uint32_t ns_datagram(const uint8_t *key, uint32_t tos, uint32_t hop_limit, const uint8_t *payload,
-                     uint32_t length, int vnet, uint8_t *out) {
+                     uint32_t length, uint32_t gso_size, int vnet, uint8_t *out) {
     uint8_t *ip = out + (vnet ? NS_VNET_HEADER : 0), *u;
     uint64_t pseudo;
     uint16_t sum;
@@ -99,7 +99,7 @@ uint32_t ns_datagram(const uint8_t *key, uint32_t tos, uint32_t hop_limit, const
     ns_put16(u + 4, 8 + length);
     __builtin_memset(u + 6, 0, 2);
     if (vnet) {
-        virtio_header(out, 0, 0, 0, start, 6);
+        virtio_header(out, gso_size ? GSO_UDP : 0, gso_size ? start + 8 : 0, gso_size, start, 6);
         sum = (uint16_t)ns_fold(pseudo);
     } else {
         sum = (uint16_t)~ns_fold(pseudo + ns_sum(u, 8) + ns_sum(payload, length));
@@ -136,7 +136,7 @@ int64_t netstack_emit_datagram(const uint8_t *key, uint32_t tos, uint32_t hop_li
                                size_t length, uint8_t *out, size_t room) {
     uint32_t header;
     if (length > ns_datagram_room(key) || room < ip_size(key) + 8 + length) return -1;
-    header = ns_datagram(key, tos, hop_limit, payload, (uint32_t)length, 0, out);
+    header = ns_datagram(key, tos, hop_limit, payload, (uint32_t)length, 0, 0, out);
     if (length) __builtin_memcpy(out + header, payload, length);
     return (int64_t)(header + length);
 }

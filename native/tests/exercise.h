@@ -28,7 +28,7 @@ static uint8_t *copy_of(const uint8_t *octets, size_t length) {
 
 static void check_batch(const netstack_batch *b) {
     uint32_t segments = 0, others = 0;
-    MUST(b->packets <= b->capacity && b->count <= b->capacity - 1 + NETSTACK_MAX_DATAGRAMS);
+    MUST(b->packets <= b->capacity && b->count <= b->capacity);
     for (uint32_t i = 0; i < b->count; i++) {
         const netstack_descriptor *d = &b->descriptors[i];
         MUST(d->kind >= NETSTACK_KIND_TCP && d->kind <= NETSTACK_KIND_BAD);
@@ -37,7 +37,11 @@ static void check_batch(const netstack_batch *b) {
         MUST((uint64_t)d->options_at + d->options_length <= b->arena_size && d->options_length <= 40);
         MUST(d->nsegs >= 1 && (d->nsegs > 1 || d->ack_advance == 0));
         MUST((d->kind == NETSTACK_KIND_BAD) == (d->reason != 0 && d->key[0] == 0));
-        if (d->kind == NETSTACK_KIND_TCP) segments += d->nsegs;
+        if (d->kind == NETSTACK_KIND_TCP || d->kind == NETSTACK_KIND_UDP) segments += d->nsegs;
+        if (d->kind == NETSTACK_KIND_UDP && d->nsegs > 1) {
+            MUST(d->nsegs <= NETSTACK_MAX_DATAGRAMS && d->window >= 28 && d->window <= d->packet_length);
+            MUST(d->payload_length > (d->nsegs - 1u) * d->seq && d->payload_length <= d->nsegs * d->seq);
+        }
         else others++;
         for (uint32_t n = 0; n < d->payload_length; n += 97) (void)*(volatile uint8_t *)(b->arena + d->payload_at + n);
     }
@@ -79,7 +83,7 @@ static void exercise_batch(const uint8_t *data, size_t size) {
     batch.slot = switches & 8 ? 64 : 4096 + NS_VNET_HEADER;
     batch.arena_size = 2 * batch.slot * (switches & 16 ? 1 : 16) + (switches & 1);
     batch.arena = malloc(batch.arena_size);
-    batch.descriptors = malloc(sizeof(netstack_descriptor) * (batch.capacity + NETSTACK_MAX_DATAGRAMS));
+    batch.descriptors = malloc(sizeof(netstack_descriptor) * batch.capacity);
     MUST(netstack_parse_batch(&batch, packets, lengths, count, switches & 1, switches & 2) == batch.packets);
     check_batch(&batch);
     MUST(ns_start(&filling, &batch, switches & 1, switches & 2));
@@ -140,10 +144,37 @@ static void exercise_run(const uint8_t *data, size_t size) {
     free(options);
 }
 
+/* Messages as a socket gives them: one octet each for the sender, what the kernel joined, and the length. */
+static void exercise_receive(const uint8_t *data, size_t size) {
+    enum { SLOT = 512, SLOTS = NETSTACK_MAX_SLOTS };
+    uint8_t *arena = malloc(SLOT * SLOTS), *expected = malloc(SLOT * SLOTS), sender[18] = {0};
+    netstack_received *records = malloc(sizeof *records * SLOTS);
+    uint32_t used = 0, slots = (uint32_t)(size / 4 < SLOTS ? size / 4 : SLOTS), length, total = 0, at = 0;
+    for (uint32_t i = 0; i < slots; i++, data += 4) {
+        sender[17] = data[0] & 1;
+        length = (data[2] & 3 ? data[2] & 0xf0 : (uint32_t)data[2] * 2) + (data[3] & 1);
+        for (uint32_t n = 0; n < length; n++) expected[total++] = arena[i * SLOT + n] = (uint8_t)(n + data[3]);
+        used = ns_receive_one(arena, records, used, sender, i * SLOT, length, data[1] & 1 ? data[1] : 0);
+    }
+    MUST(used <= slots);
+    for (uint32_t i = 0; i < used; i++) {
+        const netstack_received *r = &records[i];
+        MUST(r->count >= 1 && r->count <= SLOT && (uint64_t)r->at + r->length <= SLOT * SLOTS);
+        MUST(r->length <= r->count * r->size && (!r->length || r->length > (r->count - 1u) * r->size));
+        MUST(at + r->length <= total && !memcmp(arena + r->at, expected + at, r->length));
+        at += r->length;
+    }
+    MUST(at == total);
+    free(arena);
+    free(expected);
+    free(records);
+}
+
 static void exercise(const uint8_t *data, size_t size) {
     exercise_packet(data, (uint32_t)(size < 65536 ? size : 65536));
     exercise_batch(data, size);
     exercise_run(data, size);
+    exercise_receive(data, size);
 }
 
 #endif

@@ -19,6 +19,7 @@ from netstack.core.packet import (
     EMPTY,
     BadPacket,
     Datagram,
+    DatagramRun,
     Fragment,
     IcmpMessage,
     Octets,
@@ -36,14 +37,17 @@ HAS_TS = 1  # bit of `bits`
 # flow key, window (TCP), seq (ICMP: rest), ack, ts_val, ts_ecr,
 # packet offset and length, payload offset and length, options offset and length, ACK advance.
 # The ACK advance says how far the ACK field moved over the segments of a super-segment.
+# Of UDP with nsegs over 1, seq is the size of each datagram (the last may be shorter), the payload all of them one
+# behind the other, and window how many octets of headers begin the first one's packet.
 # Offsets are into the arena. Every field is naturally aligned, so the C struct has the same 88 octets.
 DESCRIPTOR = struct.Struct("=BBBBHBB38sHIIIIIIIIIHH")
 DESCRIPTOR_SIZE = DESCRIPTOR.size
 
 
-LAYOUT_VERSION = 2  # of the descriptor and of every C signature; the native library must say the same
+LAYOUT_VERSION = 3  # of the descriptor and of every C signature; the native library must say the same
 VNET_HEADER = 10  # octets of struct virtio_net_hdr (IFF_VNET_HDR)
-MAX_DATAGRAMS = 128  # datagrams that one UDP GSO packet may hold (Linux: UDP_MAX_SEGMENTS)
+MAX_DATAGRAMS = 128  # datagrams of one run, which may come as one UDP GSO packet (Linux: UDP_MAX_SEGMENTS)
+MAX_SEGMENTS = 64  # datagrams of a GSO packet that is sent: what every kernel takes
 _OFFLOAD_SLOT = 65_600  # a whole GSO packet behind its virtio-net header
 
 
@@ -56,8 +60,7 @@ class PacketBatch:
     Packets are packed one behind the other into the first half of the arena; a lane of segments that
     did not arrive side by side is joined in the second half, which for one bulk flow is never touched.
     Reading goes on while a whole `slot` is free in the first half and there are fewer than `capacity`
-    packets and descriptors, so a super-segment has at most half an arena of payload. The array has
-    `MAX_DATAGRAMS` more records than `capacity`, for one UDP GSO packet that comes last.
+    packets and descriptors, so a super-segment has at most half an arena of payload.
     """
 
     __slots__ = ("arena", "capacity", "count", "descriptors", "octets", "packets", "pinned", "slot", "view")
@@ -76,7 +79,7 @@ class PacketBatch:
         self.slot = slot
         self.arena = bytearray(size)
         self.view = memoryview(self.arena)
-        self.descriptors = bytearray((capacity + MAX_DATAGRAMS) * DESCRIPTOR_SIZE)
+        self.descriptors = bytearray(capacity * DESCRIPTOR_SIZE)
         self.count = 0  # descriptors in use
         self.packets = 0  # IP packets that they came from
         self.octets = 0  # octets of those packets
@@ -109,7 +112,10 @@ class PacketBatch:
                     bits & HAS_TS != 0, ts_val, ts_ecr, nsegs, tos, packet, ack_advance,
                 )  # fmt: skip
             elif kind == KIND_UDP:
-                yield Datagram(key, payload, tos, hop_limit, packet)
+                if nsegs == 1:
+                    yield Datagram(key, payload, tos, hop_limit, packet)
+                else:
+                    yield DatagramRun(key, payload, seq, nsegs, tos, hop_limit, packet[:window])
             elif kind == KIND_ICMP:
                 size = 4 if key[0] == 4 else 16
                 yield IcmpMessage(
@@ -169,6 +175,12 @@ class PacketCodec(Protocol):
 
     def write_datagram(self, fd: int, datagram: Datagram, mtu: int, *, vnet: bool = False) -> None:
         """Emit and write; `mtu` bounds the packets with `vnet` too. Raises OSError."""
+
+    def write_datagrams(self, fd: int, run: DatagramRun, *, vnet: bool = False, uso: bool = False) -> int:
+        """Write a run whose packets fit the MTU; with `vnet` and `uso` in GSO packets that the kernel cuts.
+
+        Returns how many datagrams went; raises OSError only when none did.
+        """
 
     def emit_icmp(self, message: IcmpMessage, mtu: int) -> list[bytes]:
         """IP packets of an ICMP or ICMPv6 message, checksum in place, fragmented when larger than `mtu`."""

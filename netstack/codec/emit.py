@@ -14,8 +14,9 @@ import errno
 import zlib
 from collections.abc import Iterator
 
+from netstack.codec.base import MAX_SEGMENTS
 from netstack.core.flow import ICMP, ICMPV6, KEY, TCP, UDP
-from netstack.core.packet import FIN, PSH, RST, SYN, Datagram, IcmpMessage, Octets, SegmentRun
+from netstack.core.packet import FIN, PSH, RST, SYN, Datagram, DatagramRun, IcmpMessage, Octets, SegmentRun
 from netstack.wire import icmp, ipv4, ipv6, tcp, udp, vnet
 from netstack.wire.checksum import partial_sum, pseudo_sum
 
@@ -110,14 +111,37 @@ def emit_datagram(datagram: Datagram, mtu: int) -> list[bytes]:
     return _packets(version, source, destination, UDP, octets, datagram.tos, datagram.hop_limit, mtu)
 
 
-def gso_datagram(datagram: Datagram) -> bytes:
-    """What stands before the payload of a datagram behind a virtio-net header: all headers, checksum unfinished."""
+def gso_datagram(datagram: Datagram | DatagramRun, size: int = 0) -> bytes:
+    """What stands before the payload of a datagram behind a virtio-net header: all headers, checksum unfinished.
+
+    `size` other than 0: the payload is that of several datagrams of this size.
+    """
     version, source, destination, sport, dport = _addresses(datagram.key)
     length = 8 + len(datagram.payload)
     partial = pseudo_sum(source, destination, UDP, length) or 0xFFFF
-    virtio = vnet.HEADER.pack(vnet.NEEDS_CSUM, vnet.GSO_NONE, 0, 0, 20 if version == 4 else 40, 6)
+    start = 20 if version == 4 else 40
+    kind = (vnet.GSO_UDP, start + 8, size) if size else (vnet.GSO_NONE, 0, 0)
+    virtio = vnet.HEADER.pack(vnet.NEEDS_CSUM, *kind, start, 6)
     head = _ip(version, source, destination, UDP, length, datagram.tos, datagram.hop_limit)
     return virtio + head + udp.HEADER.pack(sport, dport, length, partial)
+
+
+def run_packets(run: DatagramRun, vnet_header: bool, uso: bool) -> Iterator[tuple[bytes, Octets, int]]:
+    """A run as (headers, payload, datagrams) of each packet. Raises OSError (EMSGSIZE) for a size that fits none."""
+    version, size = run.key[0], run.size
+    room = MAX_PACKET - 8 - (20 if version == 4 else 0)
+    if not 0 < size <= room:
+        raise OSError(errno.EMSGSIZE, f"a run of datagrams of {size} octets")
+    most = min(room // size, MAX_SEGMENTS) * size if vnet_header and uso else size
+    payload = memoryview(run.payload)
+    for at in range(0, len(payload), most):
+        piece = payload[at : at + most]
+        one = Datagram(run.key, piece, run.tos, run.hop_limit)
+        if vnet_header:
+            head = gso_datagram(one, size if len(piece) > size else 0)
+        else:
+            head = emit_datagram(one, MAX_PACKET + 40)[0][: -len(piece)]
+        yield head, piece, -(-len(piece) // size)
 
 
 def emit_icmp(message: IcmpMessage, mtu: int) -> list[bytes]:

@@ -20,7 +20,7 @@ from netstack.codec._native import ffi, lib
 from netstack.codec.base import DESCRIPTOR, DESCRIPTOR_SIZE, LAYOUT_VERSION, PacketBatch
 from netstack.codec.emit import check_run, emit_datagram, emit_icmp
 from netstack.core.errors import CodecError
-from netstack.core.packet import RST, SYN, Datagram, IcmpMessage, Octets, SegmentRun
+from netstack.core.packet import RST, SYN, Datagram, DatagramRun, IcmpMessage, Octets, SegmentRun
 
 _HEADERS = {4: 40, 6: 60}  # octets of IP and TCP header
 
@@ -46,7 +46,7 @@ check_layout()
 _read_batch, _parse_batch = lib.netstack_read_batch, lib.netstack_parse_batch
 _cut_run, _write_run = lib.netstack_cut_run, lib.netstack_write_run
 _emit_datagram, _write_datagram = lib.netstack_emit_datagram, lib.netstack_write_datagram
-_write_packet = lib.netstack_write_packet
+_write_packet, _write_datagrams = lib.netstack_write_packet, lib.netstack_write_datagrams
 
 
 def _octets(octets: Octets) -> Any:
@@ -152,6 +152,16 @@ class NativeCodec:
         )  # fmt: skip
         if result:
             _raise(result)
+
+    def write_datagrams(self, fd: int, run: DatagramRun, *, vnet: bool = False, uso: bool = False) -> int:
+        """See `PacketCodec.write_datagrams`."""
+        payload = run.payload
+        written: int = _write_datagrams(
+            fd, run.key, run.tos, run.hop_limit, _octets(payload), len(payload), run.size, vnet, uso
+        )
+        if written < 0:
+            _raise(written)
+        return written
 
     def emit_icmp(self, message: IcmpMessage, mtu: int) -> list[bytes]:
         """See `PacketCodec.emit_icmp`."""

@@ -29,10 +29,10 @@ from netstack.codec.base import (
     VNET_HEADER,
     PacketBatch,
 )
-from netstack.codec.emit import cut, emit_datagram, emit_icmp, gso_datagram, gso_packets
+from netstack.codec.emit import cut, emit_datagram, emit_icmp, gso_datagram, gso_packets, run_packets
 from netstack.core.drops import DropReason
 from netstack.core.flow import ICMP, ICMPV6, KEY, TCP, UDP
-from netstack.core.packet import ACK, PSH, Datagram, IcmpMessage, Octets, SegmentRun
+from netstack.core.packet import ACK, PSH, Datagram, DatagramRun, IcmpMessage, Octets, SegmentRun
 from netstack.wire import icmp, ipv4, ipv6, tcp, udp
 from netstack.wire.checksum import is_valid, residue
 from netstack.wire.vnet import GSO_ECN, GSO_NONE, GSO_TCP4, GSO_TCP6, GSO_UDP, HEADER, TRUSTED
@@ -207,6 +207,31 @@ def may_merge(lane: Record, new: Record) -> bool:
     return not new[_LENGTH] and advance > 0
 
 
+def _datagram_size(record: Record) -> int:
+    size: int = record[_SEQ] if record[_NSEGS] > 1 else record[_LENGTH]
+    return size
+
+
+def _begin_run(record: Record, size: int) -> None:
+    if record[_NSEGS] == 1:
+        record[_SEQ] = size
+        record[_WINDOW] = record[_PAYLOAD] - record[_PACKET]
+
+
+def may_join(run: Record, new: Record) -> bool:
+    """True when the datagram (or run) `new` may become part of `run`, the last one of its flow.
+
+    A run's datagrams have one size; only the last may be shorter, so that the run's length says all. An empty one
+    stays alone: nothing would show that it was there.
+    """
+    size, length = _datagram_size(run), new[_LENGTH]
+    if not run[_LENGTH] or not length or run[_TOS] != new[_TOS] or run[_HOPS] != new[_HOPS]:
+        return False
+    if run[_NSEGS] + new[_NSEGS] > MAX_DATAGRAMS or run[_LENGTH] != run[_NSEGS] * size:
+        return False
+    return bool(new[_SEQ] == size if new[_NSEGS] > 1 else length <= size)
+
+
 class _Filling:
     """A batch while it is being filled: records, and for each flow the record that may still grow."""
 
@@ -253,7 +278,10 @@ class _Filling:
             record[_NSEGS] = count
             self._add(record, base)
         elif 0 < count <= MAX_DATAGRAMS and record[_KIND] == KIND_UDP and gso_type == GSO_UDP:
-            self._split(record, gso_size)
+            if count > 1:
+                _begin_run(record, gso_size)
+            record[_NSEGS] = count
+            self._add(record, base)
         else:
             self.records.append(_bad(DropReason.BAD_GSO, at, length))
 
@@ -262,24 +290,17 @@ class _Filling:
         self.packets += 1
         self.octets += octets
 
-    def _split(self, record: Record, gso_size: int) -> None:
-        """One GSO datagram packet becomes a record for each datagram."""
-        at, left = record[_PAYLOAD], record[_LENGTH]
-        while True:
-            one = record.copy()
-            one[_PAYLOAD], one[_LENGTH] = at, min(left, gso_size)
-            self.records.append(one)
-            at += gso_size
-            left -= gso_size
-            if left <= 0:
-                return
-
     def _add(self, record: Record, base: int) -> None:
-        if record[_KIND] != KIND_TCP or not self.coalesce:
+        if record[_KIND] not in (KIND_TCP, KIND_UDP) or not self.coalesce:
             self.records.append(record)
             return
         lane = self.lanes.get(record[_KEY])
-        if lane is None or not may_merge(lane, record):
+        if lane is not None and record[_KIND] == KIND_UDP and may_join(lane, record):
+            _begin_run(lane, _datagram_size(lane))
+            self._grow(lane, record, base)
+            lane[_NSEGS] += record[_NSEGS]
+            return
+        if lane is None or record[_KIND] == KIND_UDP or not may_merge(lane, record):
             self.lanes[record[_KEY]] = record
             self.records.append(record)
             return
@@ -397,6 +418,19 @@ class PureCodec:
             return
         for packet in packets:
             self.write_packet(fd, packet, vnet=vnet)
+
+    def write_datagrams(self, fd: int, run: DatagramRun, *, vnet: bool = False, uso: bool = False) -> int:
+        """See `PacketCodec.write_datagrams`."""
+        written = 0
+        for head, piece, count in run_packets(run, vnet, uso):
+            try:
+                _put(fd, head, piece)
+            except OSError:
+                if not written:
+                    raise
+                break
+            written += count
+        return written
 
     def emit_icmp(self, message: IcmpMessage, mtu: int) -> list[bytes]:
         """See `PacketCodec.emit_icmp`."""

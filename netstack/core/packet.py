@@ -86,6 +86,32 @@ class Datagram:
 
 
 @dataclass(slots=True, eq=False)
+class DatagramRun:
+    """Several UDP datagrams of one flow, either direction, their payloads one behind the other.
+
+    Each has `size` octets but the last, which may have fewer; there are at least two and none is empty.
+    `header` (upwards only) is what stands before the payload in the first one's packet.
+    """
+
+    key: bytes
+    payload: Octets
+    size: int
+    count: int
+    tos: int = 0
+    hop_limit: int = 64
+    header: Octets = b""
+
+    def datagrams(self) -> list[Datagram]:
+        """One by one."""
+        payload, size, header = self.payload, self.size, bytes(self.header)
+        pieces = [payload[at : at + size] for at in range(0, len(payload), size)]
+        return [
+            Datagram(self.key, piece, self.tos, self.hop_limit, memoryview(header + piece) if header else EMPTY)
+            for piece in pieces
+        ]
+
+
+@dataclass(slots=True, eq=False)
 class IcmpMessage:
     """An ICMP or ICMPv6 message, either direction.
 
@@ -128,4 +154,4 @@ class BadPacket:
     packet: memoryview = field(default=EMPTY)
 
 
-Parsed = Segment | Datagram | IcmpMessage | Fragment | OtherPacket | BadPacket
+Parsed = Segment | Datagram | DatagramRun | IcmpMessage | Fragment | OtherPacket | BadPacket

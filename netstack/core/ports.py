@@ -14,7 +14,7 @@ from __future__ import annotations
 from typing import Any, Protocol, runtime_checkable
 
 from netstack.core.flow import Endpoint, FiveTuple
-from netstack.core.packet import Datagram, IcmpMessage, Octets, SegmentRun
+from netstack.core.packet import Datagram, DatagramRun, IcmpMessage, Octets, SegmentRun
 
 
 class SocketOwner(Protocol):
@@ -82,6 +82,27 @@ class DatagramSocket(Protocol):
 
     def close(self) -> None:
         """Idempotent."""
+
+
+ReceivedRun = tuple[bytes, int, int, memoryview]
+"""Datagrams of one sender, one behind the other: its address (16 octets, an IPv4 one in the first four) and port as in
+a flow key, how many, the size of each (the last may be shorter), their octets."""
+
+
+class RunSocket(DatagramSocket, Protocol):
+    """A UDP socket that has many datagrams sent and received at once. Who does not find these uses the others."""
+
+    def send_run(self, octets: Octets, size: int, place: bytes) -> int:
+        """Datagrams of `size` octets (the last may be shorter) to `place`, packed as a sender in `ReceivedRun`.
+
+        How many went, from the first; BlockingIOError or OSError when none did.
+        """
+
+    def recv_runs(self) -> tuple[list[ReceivedRun], bool]:
+        """What waits, and whether there may be more; views are valid until the next call on any socket.
+
+        BlockingIOError when there is nothing; OSError.
+        """
 
 
 class SocketError(Protocol):
@@ -165,6 +186,9 @@ class Tunnel(Protocol):
 
     def write_datagram(self, datagram: Datagram) -> bool:
         """Send, fragmenting when larger than the MTU; False when it was dropped (counted by the link)."""
+
+    def write_datagrams(self, run: DatagramRun) -> int:
+        """Send several of one flow; how many went (what did not is counted by the link)."""
 
     def write_icmp(self, message: IcmpMessage) -> bool:
         """Send an ICMP message."""

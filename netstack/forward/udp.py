@@ -12,20 +12,22 @@ shed, so that thousands of one-shot queries do not push out a call.
 from __future__ import annotations
 
 import errno
+from typing import cast
 
 from netstack.core.drops import DropReason
 from netstack.core.errors import DialError, ProtectError
 from netstack.core.events import EngineError, FlowClosed, FlowOpened
-from netstack.core.flow import Endpoint, FiveTuple, key_destination, pack_key, reverse_key, unpack_key
-from netstack.core.packet import Datagram
-from netstack.core.ports import DatagramSocket, SocketError
+from netstack.core.flow import Endpoint, FiveTuple, key_destination, reverse_key, unpack_key
+from netstack.core.packet import Datagram, DatagramRun, Octets
+from netstack.core.ports import DatagramSocket, RunSocket, SocketError
 from netstack.core.verdict import Reason, Refusal
 from netstack.forward.context import Context, block_reason
 from netstack.policy.lan import is_group, is_local
 from netstack.wire import icmp
 
-UDP = 17
+_UDP = b"\x11"
 READS = 64  # datagrams taken from one socket before the others have their turn
+RUN_READS = 2  # the same in calls for many datagrams
 PEERS = 512  # destinations of one mapping; the oldest is forgotten first
 REJUDGE = 5.0  # seconds for which a peer's verdict is kept
 STUN_COOKIE = b"\x21\x12\xa4\x42"
@@ -41,11 +43,16 @@ UNREACHABLE = {
 }
 
 
+def _place(endpoint: Endpoint) -> bytes:
+    """Address and port as in a flow key."""
+    return endpoint.address.ljust(16, b"\0") + endpoint.port.to_bytes(2, "big")
+
+
 class _Peer:
     """One destination of a mapping."""
 
-    __slots__ = ("endpoint", "flow", "flow_id", "header", "judged_at", "key", "octets_down", "octets_up", "policy",
-                 "reply_key")  # fmt: skip
+    __slots__ = ("endpoint", "flow", "flow_id", "header", "judged_at", "key", "octets_down", "octets_up", "place",
+                 "policy", "reply_key")  # fmt: skip
 
     def __init__(self, key: bytes, flow: FiveTuple, flow_id: int) -> None:
         self.key = key
@@ -53,6 +60,7 @@ class _Peer:
         self.flow = flow
         self.flow_id = flow_id
         self.endpoint = flow.destination
+        self.place = key[18:34] + key[36:38]
         self.judged_at = 0.0
         self.policy = -1
         self.octets_up = 0
@@ -63,8 +71,8 @@ class _Peer:
 class UdpSession:
     """A mapping: the app's address and port on one side, one socket on the other."""
 
-    __slots__ = ("addresses", "asked_group", "by_endpoint", "forwarder", "ident", "is_stun", "last_seen", "peers",
-                 "received", "sent", "socket", "source", "timer_at", "version")  # fmt: skip
+    __slots__ = ("addresses", "asked_group", "by_place", "forwarder", "ident", "is_stun", "last_seen", "peers",
+                 "received", "runs", "sent", "socket", "source", "timer_at", "version")  # fmt: skip
 
     def __init__(self, forwarder: UdpForwarder, ident: bytes, source: Endpoint, now: float) -> None:
         self.forwarder = forwarder
@@ -72,8 +80,9 @@ class UdpSession:
         self.source = source
         self.version = source.version
         self.socket: DatagramSocket | None = None
+        self.runs: RunSocket | None = None  # the same socket, where it can
         self.peers: dict[bytes, _Peer] = {}
-        self.by_endpoint: dict[Endpoint, _Peer] = {}
+        self.by_place: dict[bytes, _Peer] = {}
         self.addresses: dict[bytes, int] = {}  # peers' addresses and how many peers have each
         self.last_seen = now
         self.sent = 0
@@ -162,6 +171,37 @@ class UdpForwarder:
         assert session is not None
         self._send(session, peer, datagram, now)
 
+    def on_run(self, run: DatagramRun, now: float) -> None:
+        """Several datagrams of one flow: in one piece when nothing has to be decided about each."""
+        key = run.key
+        session = self.sessions.get(key[:1] + key[2:18] + key[34:36])
+        peer = session.peers.get(key) if session is not None else None
+        policy = self.context.policy
+        if (
+            session is None
+            or peer is None
+            or session.runs is None
+            or run.hop_limit <= 1
+            or now - peer.judged_at > REJUDGE
+            or peer.policy != policy.version
+            or policy.may_block_quic(peer.endpoint.port, run.payload, run.size)
+        ):
+            for datagram in run.datagrams():
+                self.on_datagram(datagram, now)
+            return
+        payload = run.payload
+        try:
+            sent = session.runs.send_run(payload, run.size, peer.place)
+        except OSError:
+            sent = 0
+        if sent:
+            octets = min(sent * run.size, len(payload))
+            self._went(session, peer, payload[:octets], sent, now)
+            peer.header = bytes(run.header)
+        if sent < run.count:  # errors are about one datagram
+            for datagram in run.datagrams()[sent:]:
+                self._send(session, peer, datagram, now)
+
     def _expired(self, datagram: Datagram, now: float) -> None:
         """This engine is a hop: a traceroute sees it (RFC 1812 5.3.1)."""
         self.context.drop(DropReason.TTL_EXCEEDED)
@@ -185,6 +225,8 @@ class UdpForwarder:
             context.send_error(icmp.unreachable(datagram.packet, code, context.gateway(flow.version)), now)
             return None
         self.sessions[ident] = session
+        if hasattr(session.socket, "send_run"):  # isinstance with a Protocol takes longer than the whole socket
+            session.runs = cast(RunSocket, session.socket)
         session.socket.watch(readable=True, writable=False)
         context.stats.udp_opened += 1
         context.timers.touch(session)
@@ -207,7 +249,7 @@ class UdpForwarder:
             self._forget_peer(session, next(iter(session.peers.values())), "shed", now)
         peer = _Peer(key, flow, self.context.next_flow_id())
         session.peers[key] = peer
-        session.by_endpoint[peer.endpoint] = peer
+        session.by_place[peer.place] = peer
         address = peer.endpoint.address
         session.addresses[address] = session.addresses.get(address, 0) + 1
         if is_group(address):
@@ -217,7 +259,7 @@ class UdpForwarder:
 
     def _forget_peer(self, session: UdpSession, peer: _Peer, how: str, now: float) -> None:
         del session.peers[peer.key]
-        session.by_endpoint.pop(peer.endpoint, None)
+        session.by_place.pop(peer.place, None)
         address = peer.endpoint.address
         left = session.addresses[address] - 1
         if left:
@@ -233,7 +275,10 @@ class UdpForwarder:
         context = self.context
         for attempt in (0, 1):
             try:
-                session.socket.sendto(payload, peer.endpoint)
+                if session.runs is not None:
+                    session.runs.send_run(payload, len(payload), peer.place)
+                else:
+                    session.socket.sendto(payload, peer.endpoint)
                 break
             except BlockingIOError:
                 context.drop(DropReason.UDP_BACKPRESSURE)
@@ -249,10 +294,13 @@ class UdpForwarder:
                 elif problem.errno in UNREACHABLE:
                     context.send_error(icmp.unreachable(datagram.packet, UNREACHABLE[problem.errno], gateway), now)
                 return
-        session.last_seen = now
-        session.sent += 1
-        peer.octets_up += len(payload)
+        self._went(session, peer, payload, 1, now)
         peer.header = bytes(datagram.packet[: len(datagram.packet) - len(payload)])
+
+    def _went(self, session: UdpSession, peer: _Peer, payload: Octets, count: int, now: float) -> None:
+        session.last_seen = now
+        session.sent += count
+        peer.octets_up += len(payload)
         if not session.is_stun and bytes(payload[4:8]) == STUN_COOKIE:
             session.is_stun = True
         sessions = self.sessions
@@ -263,6 +311,9 @@ class UdpForwarder:
 
     def on_replies(self, session: UdpSession, now: float) -> None:
         """Up to `READS` datagrams from a session's socket."""
+        if session.runs is not None:
+            self._on_runs(session, now)
+            return
         write = self.context.tunnel.write_datagram
         for _ in range(READS):
             socket = session.socket
@@ -276,26 +327,59 @@ class UdpForwarder:
                 if not self._report_errors(session, now):
                     return
                 continue
-            peer = session.by_endpoint.get(sender)
-            if peer is not None:
-                reply_key = peer.reply_key
-                peer.octets_down += len(payload)
-            elif sender.address in session.addresses or (session.asked_group and is_local(sender.address)):
-                # another port of a known peer (RFC 4787 REQ-8), or one of a group that was asked (SSDP, mDNS)
-                reply_key = pack_key(UDP, sender, session.source)
-            else:
-                self.context.drop(DropReason.UDP_NOT_EXPECTED)
+            reply_key = self._expected(session, _place(sender), 1, len(payload), now)
+            if reply_key is not None:
+                write(Datagram(reply_key, payload))
+
+    def _on_runs(self, session: UdpSession, now: float) -> None:
+        tunnel = self.context.tunnel
+        for _ in range(RUN_READS):
+            socket = session.runs
+            if socket is None:
+                return
+            try:
+                runs, more = socket.recv_runs()
+            except BlockingIOError:
+                return
+            except OSError:
+                if not self._report_errors(session, now):
+                    return
                 continue
-            session.last_seen = now
-            session.received += 1
-            write(Datagram(reply_key, payload))
+            for place, count, size, payload in runs:
+                reply_key = self._expected(session, place, count, len(payload), now)
+                if reply_key is None:
+                    continue
+                if count == 1:
+                    tunnel.write_datagram(Datagram(reply_key, payload))
+                else:
+                    tunnel.write_datagrams(DatagramRun(reply_key, payload, size, count))
+            if not more:
+                return
+
+    def _expected(self, session: UdpSession, place: bytes, count: int, octets: int, now: float) -> bytes | None:
+        """The key of what came from `place`, or None when it is nobody's business here (RFC 4787 REQ-8)."""
+        peer = session.by_place.get(place)
+        if peer is not None:
+            reply_key: bytes = peer.reply_key
+            peer.octets_down += octets
+        else:
+            address = place[:4] if session.version == 4 else place[:16]
+            if address not in session.addresses and not (session.asked_group and is_local(address)):
+                self.context.stats.drops[DropReason.UDP_NOT_EXPECTED] += count
+                return None
+            # another port of a known peer, or one of a group that was asked (SSDP, mDNS)
+            ident = session.ident
+            reply_key = ident[:1] + _UDP + place[:16] + ident[1:17] + place[16:] + ident[17:]
+        session.last_seen = now
+        session.received += count
+        return reply_key
 
     def _report_errors(self, session: UdpSession, now: float) -> bool:
         """Turn the socket's ICMP errors into ICMP errors for the app; True when there was one."""
         seen = False
         while session.socket is not None and (error := session.socket.recv_error()) is not None:
             seen = True
-            peer = session.by_endpoint.get(error.destination)
+            peer = session.by_place.get(_place(error.destination))
             if peer is not None:
                 self._report_error(session, peer, error, now)
         return seen
@@ -318,6 +402,7 @@ class UdpForwarder:
         """Close the socket and report each peer's flow."""
         self.sessions.pop(session.ident, None)
         socket, session.socket = session.socket, None
+        session.runs = None
         if socket is not None:
             socket.close()
         for peer in list(session.peers.values()):

@@ -22,7 +22,7 @@ from netstack.codec.base import PacketCodec
 from netstack.core.drops import DropReason
 from netstack.core.errors import TunnelClosed
 from netstack.core.events import EngineError, Event, EventSink
-from netstack.core.packet import Datagram, IcmpMessage, Octets, SegmentRun
+from netstack.core.packet import Datagram, DatagramRun, IcmpMessage, Octets, SegmentRun
 from netstack.core.stats import Stats
 
 _GONE = frozenset({errno.EBADF, errno.ENODEV, errno.ENXIO, getattr(errno, "EBADFD", errno.EBADF)})
@@ -45,7 +45,8 @@ class FdTunnel:
     writes then only count, the next `read_batch` raises.
     """
 
-    __slots__ = ("_clock", "_failing", "_fd", "_owned", "codec", "emit", "gone", "mtu", "offload", "stalled", "stats")
+    __slots__ = ("_clock", "_failing", "_fd", "_owned", "_uso", "codec", "emit", "gone", "mtu", "offload", "stalled",
+                 "stats")  # fmt: skip
 
     def __init__(
         self,
@@ -64,6 +65,7 @@ class FdTunnel:
         self.codec = codec
         self.mtu = mtu
         self.offload = offload
+        self._uso = offload  # until the kernel refuses a GSO packet of datagrams (Linux before 6.2)
         self.stats = stats if stats is not None else Stats()
         self.emit = emit
         self._clock = clock
@@ -125,6 +127,24 @@ class FdTunnel:
         size = len(datagram.payload) + (28 if datagram.key[0] == 4 else 48)
         return self._went(-(-size // self.mtu) if size > self.mtu else 1, size)
 
+    def write_datagrams(self, run: DatagramRun) -> int:
+        """As `Tunnel.write_datagrams`."""
+        headers = 28 if run.key[0] == 4 else 48
+        if run.size + headers > self.mtu:
+            return sum(self.write_datagram(datagram) for datagram in run.datagrams())
+        try:
+            written = self.codec.write_datagrams(self._fd, run, vnet=self.offload, uso=self._uso)
+        except OSError as problem:
+            if self._uso and problem.errno == errno.EINVAL:
+                self._uso = False
+                return self.write_datagrams(run)
+            self._lost(problem, run.count)
+            return 0
+        if written < run.count:
+            self.stats.drops[DropReason.TUNNEL_QUEUE_FULL] += run.count - written
+        self._went(written, min(written * run.size, len(run.payload)) + written * headers)
+        return written
+
     def write_icmp(self, message: IcmpMessage) -> bool:
         """As `Tunnel.write_icmp`."""
         packets = self.codec.emit_icmp(message, self.mtu)
@@ -183,9 +203,9 @@ class FdTunnel:
         self._failing = False
         return True
 
-    def _lost(self, problem: OSError) -> bool:
+    def _lost(self, problem: OSError, packets: int = 1) -> bool:
         full = problem.errno in _FULL
-        self.stats.drops[DropReason.TUNNEL_QUEUE_FULL if full else DropReason.TUNNEL_WRITE_FAILED] += 1
+        self.stats.drops[DropReason.TUNNEL_QUEUE_FULL if full else DropReason.TUNNEL_WRITE_FAILED] += packets
         if not full and not self._is_passing(problem, "write"):
             self.gone = True
         return False

@@ -33,6 +33,7 @@ _IFREQ = struct.Struct("16sH22x")
 
 _CSUM, _TSO4, _TSO6 = 0x01, 0x02, 0x04
 _TCP_OFFLOADS = _CSUM | _TSO4 | _TSO6
+_UDP_OFFLOADS = 0x20 | 0x40  # USO for both versions; Linux 6.2 and later
 
 CLONE_NEWNS = 0x00020000
 CLONE_NEWUSER = 0x10000000
@@ -92,7 +93,10 @@ def _open_with_offloads(name: str) -> TunDevice | None:
         raise
     try:
         fcntl.ioctl(fd, _TUNSETVNETHDRSZ, struct.pack("i", 10))
-        fcntl.ioctl(fd, _TUNSETOFFLOAD, _TCP_OFFLOADS)
+        try:
+            fcntl.ioctl(fd, _TUNSETOFFLOAD, _TCP_OFFLOADS | _UDP_OFFLOADS)
+        except OSError:
+            fcntl.ioctl(fd, _TUNSETOFFLOAD, _TCP_OFFLOADS)
     except OSError:
         os.close(fd)
         return None

@@ -16,7 +16,7 @@ from typing import Any, Protocol
 from netstack.codec.base import PacketCodec
 from netstack.core.drops import DropReason
 from netstack.core.events import EventSink
-from netstack.core.packet import Datagram, IcmpMessage, Octets, SegmentRun
+from netstack.core.packet import Datagram, DatagramRun, IcmpMessage, Octets, SegmentRun
 from netstack.core.stats import Stats
 from netstack.link.fd import ignore_event
 
@@ -101,6 +101,10 @@ class PacketTunnel:
         """As `Tunnel.write_datagram`."""
         packets = self.codec.emit_datagram(datagram, self.mtu)
         return self._write(packets) == len(packets)
+
+    def write_datagrams(self, run: DatagramRun) -> int:
+        """As `Tunnel.write_datagrams`."""
+        return sum(self.write_datagram(datagram) for datagram in run.datagrams())
 
     def write_icmp(self, message: IcmpMessage) -> bool:
         """As `Tunnel.write_icmp`."""

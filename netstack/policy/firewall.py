@@ -93,6 +93,10 @@ class FirewallPolicy:
         """True when a datagram of a session that is already allowed must be refused as QUIC after all."""
         return self._quic.blocks_in_session(port, payload)
 
+    def may_block_quic(self, port: int, run: Octets, size: int) -> bool:
+        """False when `blocks_quic` is false for each of a run's datagrams of `size` octets."""
+        return self._quic.may_block_in_session(port, run, size)
+
     def _special(self, scope: int, kind: int) -> Verdict:
         if scope <= Scope.BROADCAST:
             return self._verdicts[Reason.MULTICAST, _ALLOW if self._multicast == "allow" else _BLOCK, 0]

@@ -41,3 +41,7 @@ class QuicPolicy:
         if not self._block or len(payload) < 7 or payload[0] < 0xC0 or port in self._dns_ports:
             return False
         return is_quic_initial(payload)
+
+    def may_block_in_session(self, port: int, run: Octets, size: int) -> bool:
+        """False when no datagram of a run, each of `size` octets, can open a QUIC connection."""
+        return self._block and port not in self._dns_ports and max(run[::size]) >= 0xC0

@@ -26,6 +26,7 @@ from netstack.core.ports import Dialer, Entropy, Resolver, Tunnel
 from netstack.core.stats import Stats
 from netstack.runtime.entropy import SystemEntropy
 from netstack.runtime.poller import EnginePoller
+from netstack.upstream.bursts import native_bursts
 from netstack.upstream.dialer import Protect, SocketDialer
 
 if TYPE_CHECKING:
@@ -76,7 +77,7 @@ class LiveRuntime:
         self.entropy = entropy if entropy is not None else SystemEntropy()
         self.engine: Engine | None = None
         self.poller = EnginePoller()
-        self.dialer = SocketDialer(self.poller, protect)
+        self.dialer = SocketDialer(self.poller, protect, native_bursts(self.codec.name))
         self._make_resolver = make_resolver
         self._make_engine = make_engine if make_engine is not None else _engine_class()
         self._loop: asyncio.AbstractEventLoop | None = None

@@ -107,16 +107,18 @@ class UdpSocket:
             size, address = self._socket.recvfrom_into(self._room)
             return bytes(self._room[:size]), address
         except OSError as problem:
-            if problem.errno != errno.EAGAIN:
-                self.error_pending = True
-                raise
-            # A socket with kept errors polls as ready for ever: whoever reads it must learn of them.
-            if not self.error_pending:
-                raise
+            raise self.explained(problem) from None
+
+    def explained(self, problem: OSError) -> OSError:
+        """What a failed read means: a socket with kept errors polls as ready for ever, so that whoever reads it must
+        learn of them."""
+        if problem.errno != errno.EAGAIN:
+            self.error_pending = True
+        elif self.error_pending:
             self._kept = self.recv_error()
-            if self._kept is None:
-                raise
-            raise OSError(self._kept.errno, os.strerror(self._kept.errno)) from None
+            if self._kept is not None:
+                return OSError(self._kept.errno, os.strerror(self._kept.errno))
+        return problem
 
     def recv_error(self) -> DatagramError | None:
         """As `DatagramSocket.recv_error`; always None where there is no error queue (not Linux)."""

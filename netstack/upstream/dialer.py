@@ -20,6 +20,7 @@ from collections.abc import Callable
 from netstack.core.errors import DialError, ProtectError
 from netstack.core.flow import Endpoint, FiveTuple
 from netstack.core.ports import SocketOwner
+from netstack.upstream.bursts import Bursts, BurstSocket
 from netstack.upstream.datagrams import EchoSocket, RawEchoSocket, UdpSocket, ask_for_errors, to_sockaddr
 from netstack.upstream.streams import Poller, SocketStream
 
@@ -39,9 +40,11 @@ class SocketDialer:
     no tunnel to bypass.
     """
 
-    def __init__(self, poller: Poller, protect: Protect | None = None) -> None:
+    def __init__(self, poller: Poller, protect: Protect | None = None, bursts: Bursts | None = None) -> None:
+        """`bursts`: UDP sockets send and receive runs of datagrams through it."""
         self._poller = poller
         self._protect = protect
+        self._bursts = bursts
         self._room = memoryview(bytearray(65_535))  # one datagram at a time, whichever socket it comes from
 
     def dial_tcp(self, destination: Endpoint, owner: SocketOwner, flow: FiveTuple | None = None) -> SocketStream:
@@ -59,9 +62,10 @@ class SocketDialer:
 
     def open_udp(self, version: int, owner: SocketOwner, flow: FiveTuple | None = None) -> UdpSocket:
         """As `Dialer.open_udp`."""
-        return UdpSocket(
-            self._datagram(version, socket.SOCK_DGRAM, socket.IPPROTO_UDP), self._poller, owner, self._room
-        )
+        sock = self._datagram(version, socket.SOCK_DGRAM, socket.IPPROTO_UDP)
+        if self._bursts is None:
+            return UdpSocket(sock, self._poller, owner, self._room)
+        return BurstSocket(sock, self._poller, owner, self._room, self._bursts)
 
     def open_icmp(self, version: int, owner: SocketOwner, flow: FiveTuple | None = None) -> UdpSocket:
         """As `Dialer.open_icmp`: unprivileged where net.ipv4.ping_group_range allows, else raw where permitted."""

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from netstack.codec.base import PacketBatch, PacketCodec
-from netstack.core.packet import ACK, CWR, ECE, FIN, PSH, RST, SYN, URG, Segment
-from netstack.wire import tcp
-from tests.differential.both import each_codec, items, random_packets, tcp4, udp4
+from netstack.core.packet import ACK, CWR, ECE, FIN, PSH, RST, SYN, URG, Datagram, DatagramRun, Segment
+from netstack.wire import ipv4, tcp, udp
+from tests.differential.both import APP4, FAR4, each_codec, items, random_packets, tcp4, udp4
 
 STAMPS = tcp.emit_timestamps(100, 50)
 
@@ -165,3 +165,57 @@ def streams(found: list[Any]) -> dict[bytes, list[tuple[int, bytes]]]:
             ]
             shown[segment.key + b"ack"] = [(segment.ack, struct.pack("!H", segment.window))]
     return shown
+
+
+# --- datagrams -------------------------------------------------------------------------------
+
+
+def sized(*payloads: bytes, sport: int = 40000, tos: int = 0) -> list[bytes]:
+    packets = []
+    for payload in payloads:
+        octets = udp.emit_udp(APP4.address, FAR4.address, sport, 53, payload)
+        packets.append(ipv4.emit_ipv4(APP4.address, FAR4.address, 17, len(octets), tos=tos) + octets)
+    return packets
+
+
+def shown(codec: PacketCodec, packets: list[bytes]) -> list[list[bytes]]:
+    """The datagrams of each run."""
+    return [
+        [bytes(one.payload) for one in (item.datagrams() if isinstance(item, DatagramRun) else [item])]
+        for item in items(codec, packets)
+        if isinstance(item, DatagramRun | Datagram)
+    ]
+
+
+@each_codec
+def test_datagrams_of_one_size_are_a_run_and_a_shorter_one_ends_it(codec: PacketCodec) -> None:
+    assert shown(codec, sized(b"aa", b"bb", b"c", b"dd")) == [[b"aa", b"bb", b"c"], [b"dd"]]
+    assert shown(codec, sized(b"aa", b"bbb", b"ccc")) == [[b"aa"], [b"bbb", b"ccc"]]
+
+
+@each_codec
+def test_an_empty_datagram_stays_alone(codec: PacketCodec) -> None:
+    assert shown(codec, sized(b"aa", b"", b"", b"bb")) == [[b"aa"], [b""], [b""], [b"bb"]]
+
+
+@each_codec
+def test_runs_of_flows_that_take_turns_keep_their_order(codec: PacketCodec) -> None:
+    a, b = sized(b"a1", b"a2", b"a3"), sized(b"b1", b"b2", b"b3", sport=40001)
+    mixed = [packet for both in zip(a, b, strict=True) for packet in both]
+    assert shown(codec, mixed) == [[b"a1", b"a2", b"a3"], [b"b1", b"b2", b"b3"]]
+
+
+@each_codec
+def test_another_mark_begins_another_run(codec: PacketCodec) -> None:
+    assert shown(codec, sized(b"aa") + sized(b"bb", tos=3) + sized(b"cc", tos=3)) == [[b"aa"], [b"bb", b"cc"]]
+    [run] = items(codec, sized(b"aa", b"bb", tos=2))
+    assert isinstance(run, DatagramRun)
+    assert (run.tos, run.hop_limit, run.size, run.count, len(run.header)) == (2, 64, 2, 2, 28)
+    assert bytes(run.datagrams()[0].packet) == sized(b"aa", tos=2)[0]
+
+
+@each_codec
+def test_without_coalescing_datagrams_stay_apart(codec: PacketCodec) -> None:
+    batch = PacketBatch()
+    codec.parse_batch(sized(b"aa", b"bb"), batch, coalesce=False)
+    assert [type(item) for item in batch.items()] == [Datagram, Datagram]

@@ -12,7 +12,19 @@ import pytest
 
 from netstack.codec.base import MAX_DATAGRAMS, PacketBatch, PacketCodec
 from netstack.core.drops import DropReason
-from netstack.core.packet import ACK, FIN, PSH, RST, SYN, BadPacket, Datagram, IcmpMessage, Segment, SegmentRun
+from netstack.core.packet import (
+    ACK,
+    FIN,
+    PSH,
+    RST,
+    SYN,
+    BadPacket,
+    Datagram,
+    DatagramRun,
+    IcmpMessage,
+    Segment,
+    SegmentRun,
+)
 from netstack.wire import ipv4, ipv6, tcp, vnet
 from tests.differential.both import (
     APP4,
@@ -87,7 +99,8 @@ def test_reading_stops_at_the_capacity_and_goes_on_later(codec: PacketCodec, pai
         pair[1].send(udp4(b"%d" % n))
     assert codec.read_batch(pair[0].fileno(), batch) == 4
     assert codec.read_batch(pair[0].fileno(), batch) == 2
-    assert [bytes(datagram.payload) for datagram in batch.items() if isinstance(datagram, Datagram)] == [b"4", b"5"]
+    [run] = batch.items()
+    assert isinstance(run, DatagramRun) and bytes(run.payload) == b"45"
 
 
 @each_codec
@@ -149,11 +162,12 @@ def test_a_whole_gso_packet_is_one_segment_and_still_grows(codec: PacketCodec, p
 @each_codec
 def test_a_gso_datagram_becomes_datagrams(codec: PacketCodec, pair: Pair) -> None:
     batch = read(codec, pair, [virtio(udp6(b"aabbc"), vnet.GSO_UDP, 2, 1), virtio(udp4(b"z"))], vnet=True)
-    found = list(batch.items())
-    assert [bytes(datagram.payload) for datagram in found if isinstance(datagram, Datagram)] == [
-        b"aa", b"bb", b"c", b"z"
-    ]  # fmt: skip
-    assert found[0].key == found[2].key  # type: ignore[union-attr]
+    run, alone = batch.items()
+    assert isinstance(run, DatagramRun) and isinstance(alone, Datagram)
+    assert (run.count, run.size, bytes(run.payload), len(run.header)) == (3, 2, b"aabbc", 48)
+    assert [bytes(one.payload) for one in run.datagrams()] == [b"aa", b"bb", b"c"]
+    assert [bytes(one.packet[48:]) for one in run.datagrams()] == [b"aa", b"bb", b"c"]
+    assert bytes(alone.payload) == b"z"
     assert batch.packets == 2
 
 
@@ -188,16 +202,66 @@ def test_a_virtio_header_that_contradicts_the_packet(codec: PacketCodec, pair: P
 
 
 @each_codec
-def test_a_full_batch_takes_one_more_gso_datagram_whole(codec: PacketCodec, pair: Pair) -> None:
-    batch = PacketBatch(capacity=2, slot=2048)
-    for _ in range(2):
-        pair[1].send(virtio(udp4(bytes(MAX_DATAGRAMS)), vnet.GSO_UDP, 1, 1))
-    pair[1].send(virtio(udp4()))
-    assert codec.read_batch(pair[0].fileno(), batch, vnet=True) == 1
-    assert batch.count == MAX_DATAGRAMS
-    assert codec.read_batch(pair[0].fileno(), batch, vnet=True) == 1
-    assert codec.read_batch(pair[0].fileno(), batch, vnet=True) == 1
-    assert batch.count == 1
+def test_a_full_run_does_not_grow(codec: PacketCodec, pair: Pair) -> None:
+    full, half = bytes(MAX_DATAGRAMS), bytes(MAX_DATAGRAMS // 2)
+    packets = [virtio(udp4(octets), vnet.GSO_UDP, 1, 1) for octets in (full, half, half, half)]
+    runs = list(read(codec, pair, packets, vnet=True).items())
+    assert [run.count for run in runs if isinstance(run, DatagramRun)] == [128, 128, 64]
+
+
+@each_codec
+def test_runs_are_written_as_their_datagrams(codec: PacketCodec, pair: Pair) -> None:
+    for key in (key4(17), key6(17)):
+        run = DatagramRun(key, bytes(range(250)), 100, 3, 1, 9)
+        packets = [codec.emit_datagram(one, 1500)[0] for one in run.datagrams()]
+        assert codec.write_datagrams(pair[0].fileno(), run) == 3
+        assert sent(pair) == packets
+        assert codec.write_datagrams(pair[0].fileno(), run, uso=True) == 3, "USO means nothing without its header"
+        assert sent(pair) == packets
+
+
+@needs_native
+@pytest.mark.parametrize("size", [1, 100, 1400, 40_000, 65_507])
+def test_both_write_the_same_runs(pair: Pair, size: int) -> None:
+    assert NATIVE is not None
+    for key in (key4(17), key6(17)):
+        count = 3 if size > 1 else 100
+        run = DatagramRun(key, os.urandom(count * size - size // 2), size, count)
+        for vnet_header, uso in ((False, False), (True, False), (True, True)):
+            written = []
+            for codec in (NATIVE, PURE):
+                assert codec.write_datagrams(pair[0].fileno(), run, vnet=vnet_header, uso=uso) == run.count
+                written.append(sent(pair))
+            assert written[0] == written[1]
+
+
+@each_codec
+def test_a_gso_packet_of_datagrams_comes_back_as_its_run(codec: PacketCodec, pair: Pair) -> None:
+    run = DatagramRun(key4(17), os.urandom(70 * 900 - 5), 900, 70)
+    assert codec.write_datagrams(pair[0].fileno(), run, vnet=True, uso=True) == 70
+    packets = sent(pair)
+    assert [(len(packet), *vnet.HEADER.unpack_from(packet)) for packet in packets] == [
+        (10 + 28 + 64 * 900, vnet.NEEDS_CSUM, vnet.GSO_UDP, 28, 900, 20, 6),
+        (10 + 28 + 6 * 900 - 5, vnet.NEEDS_CSUM, vnet.GSO_UDP, 28, 900, 20, 6),
+    ]
+    [back] = read(codec, pair, packets, vnet=True).items()
+    assert isinstance(back, DatagramRun)
+    assert (back.key, back.size, back.count, bytes(back.payload)) == (run.key, 900, 70, run.payload)
+
+
+@each_codec
+def test_a_full_device_takes_a_part_of_a_run_of_datagrams(codec: PacketCodec, pair: Pair) -> None:
+    pair[0].setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 8192)
+    run = DatagramRun(key4(17), bytes(1000 * 60), 1000, 60)
+    written = codec.write_datagrams(pair[0].fileno(), run)
+    assert 0 < written < 60
+    with pytest.raises(BlockingIOError):
+        codec.write_datagrams(pair[0].fileno(), run)
+    assert len(sent(pair)) == written
+    for wrong in (0, 65_508):
+        with pytest.raises(OSError) as problem:
+            codec.write_datagrams(pair[0].fileno(), DatagramRun(key4(17), b"xx", wrong, 2))
+        assert problem.value.errno == errno.EMSGSIZE
 
 
 # --- writing ---------------------------------------------------------------------------------

@@ -190,9 +190,9 @@ def test_a_packet_without_room_in_an_empty_batch_is_truncated(codec: PacketCodec
 @each_codec
 def test_a_batch_stops_when_its_memory_or_its_capacity_is_used(codec: PacketCodec) -> None:
     small = PacketBatch(capacity=64, slot=64, arena=400)
-    assert codec.parse_batch([udp4(bytes(22))] * 10, small) == 4  # of 50 octets into 200
+    assert codec.parse_batch([udp4(bytes(22))] * 10, small, coalesce=False) == 4  # of 50 octets into 200
     few = PacketBatch(capacity=3, slot=64)
-    assert codec.parse_batch([udp4()] * 10, few) == 3
+    assert codec.parse_batch([udp4()] * 10, few, coalesce=False) == 3
     assert (few.count, few.packets, few.octets) == (3, 3, 87)
     assert codec.parse_batch([], few) == 0
     assert (few.count, few.packets, few.octets, described(few)) == (0, 0, 0, [])

@@ -252,6 +252,92 @@ def test_peers_of_one_session_are_bounded() -> None:
     for port in range(1, 1200):
         w.send(w.udp_packet(b"x", destination=Endpoint.of("192.0.2.80", 1000 + port)))
     [session] = w.engine.udp.sessions.values()
-    assert len(session.peers) == len(session.by_endpoint) == 512
+    assert len(session.peers) == len(session.by_place) == 512
     assert session.addresses == {SERVER.address: 512}
     assert SERVER6.address not in session.addresses
+
+
+class Runs:
+    """Makes a scripted socket one for runs; `room` datagrams go with each call."""
+
+    def __init__(self, socket, room=1000) -> None:
+        self.sent = []
+        self.incoming = []
+        self.room = room
+        socket.send_run, socket.recv_runs = self.send_run, self.recv_runs
+
+    def send_run(self, octets, size, place):
+        pieces = [bytes(octets[at : at + size]) for at in range(0, len(octets), size)][: self.room]
+        if not pieces:
+            raise BlockingIOError
+        self.sent.append(pieces)
+        return len(pieces)
+
+    def recv_runs(self):
+        if not self.incoming:
+            raise BlockingIOError
+        return self.incoming.pop(0), bool(self.incoming)
+
+
+def run_world(**tables):
+    """A world whose first session has a socket for runs."""
+    w = world(**tables)
+    w.send(w.udp_packet(b"first", destination=GAME))
+    runs = Runs(w.datagrams[0])
+    [session] = w.engine.udp.sessions.values()
+    session.runs = w.datagrams[0]
+    return w, session, runs
+
+
+def test_a_run_goes_in_one_piece_both_ways() -> None:
+    w, session, runs = run_world()
+    w.send(*[w.udp_packet(octets, destination=GAME) for octets in (b"aa", b"bb", b"c")])
+    assert runs.sent == [[b"aa", b"bb", b"c"]]
+    assert (session.sent, next(iter(session.peers.values())).octets_up) == (4, 10)
+    place = GAME.address.ljust(16, b"\0") + GAME.port.to_bytes(2, "big")
+    other = GAME.address.ljust(16, b"\0") + (9999).to_bytes(2, "big")
+    stranger = b"\xcb\0\x71\x05".ljust(16, b"\0") + bytes(2)
+    runs.incoming = [
+        [(place, 3, 2, memoryview(b"xxyyz")), (other, 1, 1, memoryview(b"o"))],
+        [(stranger, 7, 1, memoryview(b"s" * 7))],
+    ]
+    w.engine.on_readable(w.datagrams[0], w.now)
+    replies = w.received()
+    assert [bytes(reply.payload) for reply in replies] == [b"xx", b"yy", b"z", b"o"]
+    assert [reply.key[34:36] for reply in replies] == [GAME.port.to_bytes(2, "big")] * 3 + [(9999).to_bytes(2, "big")]
+    assert {reply.key[36:38] for reply in replies} == {APP.port.to_bytes(2, "big")}
+    assert w.stats.drops[DropReason.UDP_NOT_EXPECTED] == 7
+    assert session.received == 4
+
+
+def test_what_of_a_run_does_not_go_is_tried_one_by_one_and_counted() -> None:
+    w, session, runs = run_world()
+    runs.room = 2
+    w.send(*[w.udp_packet(octets, destination=GAME) for octets in (b"aa", b"bb", b"cc", b"dd")])
+    assert runs.sent == [[b"aa", b"bb"], [b"cc"], [b"dd"]]
+    runs.room = 0
+    w.send(*[w.udp_packet(octets, destination=GAME) for octets in (b"aa", b"bb")])
+    assert w.stats.drops[DropReason.UDP_BACKPRESSURE] == 2
+    assert session.sent == 5
+
+
+def test_each_datagram_of_a_run_that_might_be_quic_is_judged() -> None:
+    w, _, runs = run_world(policy={"enforcement": "off", "quic": "block"})
+    long_header = b"\xc0\0\0\0\x01" + bytes(1195)
+    w.send(*[w.udp_packet(octets, destination=GAME) for octets in (bytes(1200), long_header, bytes(1200))])
+    assert len(runs.sent[0]) == 1
+    assert sum(map(len, runs.sent)) + w.stats.drops[DropReason.POLICY_QUIC] == 3
+
+
+def test_a_run_without_a_session_is_judged_and_goes() -> None:
+    w = world()
+    w.send(*[w.udp_packet(octets, destination=GAME) for octets in (b"aa", b"bb")])
+    assert w.datagrams[0].sent == [(b"aa", GAME), (b"bb", GAME)]
+
+
+def test_two_queries_of_one_size_are_two_queries() -> None:
+    w = world()
+    query = bytes.fromhex("000101000001000000000000076578616d706c650474657374000001 0001".replace(" ", ""))
+    resolver = Endpoint.of("10.0.0.1", 53)
+    w.send(*[w.udp_packet(ident + query[2:], destination=resolver) for ident in (b"\1\1", b"\2\2")])
+    assert w.stats.dns_queries == 2

@@ -8,7 +8,7 @@ from netstack.codec.base import PacketBatch
 from netstack.codec.pure import PureCodec
 from netstack.core.drops import DropReason
 from netstack.core.flow import Endpoint, pack_key
-from netstack.core.packet import Datagram
+from netstack.core.packet import Datagram, DatagramRun
 from netstack.link.decorators import ImpairedTunnel, Impairment, TracingTunnel
 from netstack.link.memory import MemoryTunnel
 
@@ -72,7 +72,11 @@ class Bad:
     def up(self):
         batch = PacketBatch()
         self.tunnel.read_batch(batch)
-        return [int.from_bytes(item.payload, "big") for item in batch.items()]
+        numbers = []
+        for item in batch.items():
+            for one in item.datagrams() if isinstance(item, DatagramRun) else [item]:
+                numbers.append(int.from_bytes(one.payload, "big"))
+        return numbers
 
 
 def test_tracer_sees_each_packet_as_it_is_on_the_wire():

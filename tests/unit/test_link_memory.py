@@ -23,7 +23,8 @@ def test_packets_cross_both_ways_in_order(tunnel):
     assert tunnel.app.give(packet, packet) == 2
     batch = PacketBatch()
     assert tunnel.read_batch(batch) == 2
-    assert [bytes(item.payload) for item in batch.items()] == [b"hello", b"hello"]
+    [run] = batch.items()
+    assert [bytes(item.payload) for item in run.datagrams()] == [b"hello", b"hello"]
     assert tunnel.write_datagram(DATAGRAM)
     assert tunnel.app.take() == [packet]
     assert tunnel.app.take() == []
