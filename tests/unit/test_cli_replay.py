@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import threading
+from pathlib import Path
 
 import pytest
 
@@ -161,11 +162,11 @@ def test_progress_is_shown_to_who_watches(capture, capsys, monkeypatch):
 def test_a_capture_is_never_overwritten(option, capture, tmp_path, capsys):
     link = tmp_path / "link.pcap"
     link.symlink_to(capture)
-    before = open(capture, "rb").read()
+    before = Path(capture).read_bytes()
     for output in (capture, str(link)):
         assert main(["replay", capture, option, output]) == 2
         assert capsys.readouterr().err == f"netstack: {option} {output}: this file is a capture to read\n"
-    assert open(capture, "rb").read() == before
+    assert Path(capture).read_bytes() == before
 
 
 def test_two_outputs_cannot_share_a_file(capture, tmp_path, capsys):
@@ -193,7 +194,7 @@ def test_a_full_standard_output_is_one_line(capture):
 def test_a_pipe_is_read_once(pack, capture, tmp_path, capsys):
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
-    packed = pack(open(capture, "rb").read())
+    packed = pack(Path(capture).read_bytes())
     feeder = threading.Thread(target=pipe.write_bytes, args=(packed,))
     feeder.start()
     assert main(["replay", str(pipe)]) == 0
@@ -202,7 +203,7 @@ def test_a_pipe_is_read_once(pack, capture, tmp_path, capsys):
 
 
 def test_a_packed_capture_on_standard_input(capture, capsys, monkeypatch):
-    packed = gzip.compress(open(capture, "rb").read())
+    packed = gzip.compress(Path(capture).read_bytes())
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(packed)))
     assert main(["replay", "-"]) == 0
     assert "3 flows: 2 allowed, 1 blocked" in capsys.readouterr().out
@@ -210,7 +211,7 @@ def test_a_packed_capture_on_standard_input(capture, capsys, monkeypatch):
 
 def test_a_cut_archive_gives_what_it_holds(capture, tmp_path, capsys):
     path = tmp_path / "cut.pcap.gz"
-    path.write_bytes(gzip.compress(open(capture, "rb").read())[:-40])
+    path.write_bytes(gzip.compress(Path(capture).read_bytes())[:-40])
     assert main(["replay", str(path)]) == 1
     shown = capsys.readouterr()
     assert "cannot read" in shown.err and shown.err.count("\n") == 1
