@@ -10,7 +10,7 @@ import contextlib
 import resource
 import time
 from collections.abc import Iterator
-from typing import BinaryIO, cast
+from typing import TYPE_CHECKING, BinaryIO, cast
 
 from netstack.cli.output import Output
 from netstack.core.errors import NetstackError
@@ -18,12 +18,12 @@ from netstack.core.events import EventSink
 from netstack.core.packet import Octets
 from netstack.core.ports import Tracer, Tunnel
 from netstack.core.stats import Stats
-from netstack.link.decorators import TracingTunnel
 from netstack.link.fd import FdTunnel
 from netstack.link.linux import TunDevice
-from netstack.link.pcap import CaptureWriter
-from netstack.link.pcapng import PcapngWriter
 from netstack.runtime.live import LiveRuntime
+
+if TYPE_CHECKING:  # capture files are for --pcap: whoever writes none does not wait for their import
+    from netstack.link.pcap import CaptureWriter
 
 
 def raise_descriptor_limit() -> None:
@@ -41,6 +41,8 @@ def make_tunnel(
     tunnel = FdTunnel(device.fd, runtime.codec, mtu, offload=device.offload, stats=stats, emit=emit)
     if tracer is None:
         return tunnel
+    from netstack.link.decorators import TracingTunnel
+
     return TracingTunnel(tunnel, runtime.codec, tracer, stats=stats, emit=emit)
 
 
@@ -65,6 +67,8 @@ def pcap_tracer(path: str | None) -> Iterator[Tracer | None]:
     if path is None:
         yield None
         return
+    from netstack.link.pcapng import PcapngWriter
+
     try:
         file = Output.create(path)
     except OSError as problem:
