@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Callable
+from contextlib import ExitStack
 from typing import Any
 
 from netstack.codec.base import PacketBatch, PacketCodec
@@ -274,11 +275,12 @@ class Engine:
 
     def stop(self, now: float) -> None:
         """Reset every flow, close every socket; the tunnel itself belongs to the caller. Idempotent."""
-        self.tcp.stop(now)
-        self.udp.stop(now)
-        self.icmp.stop(now)
-        self.resolver.close()
-        self.flush(now)
+        with ExitStack() as closing:  # in reverse order; one that fails keeps no other from being closed
+            closing.callback(self.flush, now)
+            closing.callback(self.resolver.close)
+            closing.callback(self.icmp.stop, now)
+            closing.callback(self.udp.stop, now)
+            closing.callback(self.tcp.stop, now)
 
 
 def gateways_of(config: Config) -> tuple[bytes, ...]:

@@ -22,7 +22,9 @@ int64_t netstack_read_batch(int fd, netstack_batch *batch, int vnet) {
             continue;
         }
         if (size < 0 && errno == EINTR) continue;
-        if (size < 0 && errno != EAGAIN && errno != EWOULDBLOCK && !batch->packets) return -errno;
+        if (batch->packets) break;
+        if (size == 0) return -ENODEV; /* end of file: a TUN has none, a socket in its place has it for ever */
+        if (errno != EAGAIN && errno != EWOULDBLOCK) return -errno;
         break;
     }
     return ns_finish(&f);

@@ -140,7 +140,8 @@ class PacketCodec(Protocol):
 
         With `vnet` each packet has a 10-octet virtio-net header in front (IFF_VNET_HDR); GSO packets come
         whole. Returns the number of IP packets, 0 when none were there. Raises OSError as read(2) would,
-        but for EAGAIN, and only when nothing was read before it. The descriptor must be non-blocking.
+        but for EAGAIN, ENODEV at end of file (of a socket that stands for a TUN), and only when nothing was
+        read before it. The descriptor must be non-blocking.
         """
 
     def parse_batch(

@@ -368,7 +368,10 @@ class PureCodec:
                 batch.count = batch.packets = batch.octets = 0
                 raise
             if not size:
-                break
+                if filling.packets:
+                    break
+                batch.count = batch.packets = batch.octets = 0
+                raise OSError(errno.ENODEV, "end of file")
             take(at, size)
         return filling.finish()
 

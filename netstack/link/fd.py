@@ -179,7 +179,10 @@ class FdTunnel:
                 self.stalled = not packets and problem.errno not in _QUIET
                 return packets
             if not packet:
-                break
+                if packets:
+                    break
+                self.gone = True
+                raise TunnelClosed("the packet device is gone (end of file)")
             packets.append(packet)
         self.stalled = False
         return packets

@@ -211,3 +211,17 @@ def test_gauges() -> None:
 
 def test_configuration_defaults_serve() -> None:
     assert World(Config()).engine.next_timeout() is None
+
+
+def test_stop_closes_the_rest_when_one_part_fails() -> None:
+    w = World(make_config({"policy": {"enforcement": "off"}}))
+    w.send(w.udp_packet(b"x", destination=Endpoint.of("192.0.2.7", 7)), w.echo_packet())
+
+    def broken(now: float) -> None:
+        raise RuntimeError("a defect")
+
+    w.engine.tcp.stop = broken  # type: ignore[method-assign]
+    with pytest.raises(RuntimeError):
+        w.engine.stop(w.now)
+    assert [socket.closed for socket in w.datagrams] == [True, True]
+    assert w.resolver.closed

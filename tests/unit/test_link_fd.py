@@ -6,6 +6,7 @@ import socket
 
 import pytest
 
+from netstack.codec import PacketBatch, load
 from netstack.core.drops import DropReason
 from netstack.core.errors import TunnelClosed
 from netstack.core.events import EngineError
@@ -222,3 +223,16 @@ def test_whole_packets_are_written_until_one_does_not_go():
         taken = tunnel.write_packets([b"x"] * 10_000)
         assert 0 < taken < 10_000
         assert tunnel.stats.drops == {DropReason.TUNNEL_QUEUE_FULL: 1}
+
+
+@pytest.mark.parametrize("codec", ["pure", "auto"])
+@pytest.mark.parametrize("whole_packets", [True, False])
+def test_end_of_file_is_the_end(codec: str, whole_packets: bool) -> None:
+    """A TUN has none, but a socket in its place would be readable for ever."""
+    theirs, ours = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    tunnel = FdTunnel(ours.detach(), load(codec), 1500)
+    theirs.close()
+    with pytest.raises(TunnelClosed):
+        tunnel.read_packets(4) if whole_packets else tunnel.read_batch(PacketBatch(capacity=4, slot=2048))
+    assert tunnel.gone
+    tunnel.close()
