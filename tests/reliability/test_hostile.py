@@ -167,7 +167,7 @@ def test_distinct_names(answered: bool) -> None:
         world.tunnel.app.give(packet)
         world.engine.on_tunnel_readable(world.now)
         if answered:
-            address = f"198.18.{number // 256 % 256}.{number % 256}" if number < 65_536 else f"198.19.{number // 256 % 256}.{number % 256}"
+            address = f"{1 + number // 65_536}.18.{number // 256 % 256}.{number % 256}"
             for token in list(world.resolver.queries):
                 world.resolver.answer(token, answer(number & 0xFFFF, name, address), world.now)
         if number % 100 == 0:

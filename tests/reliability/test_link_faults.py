@@ -16,7 +16,7 @@ from netstack.core.flow import TCP, Endpoint, pack_key
 from netstack.core.packet import Segment, SegmentRun
 from netstack.core.stats import Stats
 from netstack.engine import Engine
-from netstack.link.decorators import Impairment, ImpairedTunnel
+from netstack.link.decorators import ImpairedTunnel, Impairment
 from netstack.link.memory import MemoryTunnel
 from netstack.testing.app_endpoint import AppEndpoint
 from netstack.testing.world import ScriptedDialer, ScriptedResolver, SeededEntropy, _wrap
@@ -110,12 +110,8 @@ class BadLink:
             self.codec.parse_batch([packet], self._batch, coalesce=False)
             for item in self._batch.items():
                 if type(item) is Segment:
-                    self.app.receive(
-                        SegmentRun(
-                            item.key, item.seq, item.ack, item.flags, item.window, 1400, item.options, bytes(item.payload)
-                        ),
-                        self.now,
-                    )
+                    fields = (item.key, item.seq, item.ack, item.flags, item.window, 1400, item.options)
+                    self.app.receive(SegmentRun(*fields, bytes(item.payload)), self.now)
 
 
 @pytest.mark.parametrize("seed", SEEDS)

@@ -43,7 +43,9 @@ def assert_next_flow_works(world: World) -> None:
     assert_at_rest(world)
 
 
-@pytest.mark.parametrize("error", [errno.ECONNREFUSED, errno.EHOSTUNREACH, errno.ENETUNREACH, errno.ETIMEDOUT, errno.EIO])
+@pytest.mark.parametrize(
+    "error", [errno.ECONNREFUSED, errno.EHOSTUNREACH, errno.ENETUNREACH, errno.ETIMEDOUT, errno.EIO]
+)
 def test_a_dial_that_fails_is_shown_at_once(error: int) -> None:
     world = world_of()
     world.send(world.tcp_packet(SYN, 1, destination=ECHO))
@@ -112,7 +114,9 @@ def test_half_closes_end_when_both_sides_have_said_so_or_time_is_over() -> None:
 
 @pytest.mark.parametrize("kind", ["tcp", "udp", "icmp"])
 @pytest.mark.parametrize(
-    "refusal", [DialError("no descriptor is left", errno.EMFILE), ProtectError("protect() refused")], ids=["emfile", "protect"]
+    "refusal",
+    [DialError("no descriptor is left", errno.EMFILE), ProtectError("protect() refused")],
+    ids=["emfile", "protect"],
 )
 def test_no_socket_to_be_had(kind: str, refusal: DialError) -> None:
     world = world_of()
@@ -157,7 +161,9 @@ def test_a_lying_resolver_opens_nothing() -> None:
     assert_sound(world)
 
 
-@pytest.mark.parametrize("moment", ["idle", "dialling", "syn-ack", "open", "stalled", "half-closed", "time-wait", "query"])
+@pytest.mark.parametrize(
+    "moment", ["idle", "dialling", "syn-ack", "open", "stalled", "half-closed", "time-wait", "query"]
+)
 def test_stop_in_any_state_closes_everything(moment: str) -> None:
     world = world_of()
     world.send(world.udp_packet(b"x", destination=ECHO))
