@@ -50,8 +50,10 @@ running = time.perf_counter()
 tunnels[0].push([bytes.fromhex({echo!r})])
 assert answered.wait(10), "no answer"
 first = time.perf_counter()
+busy = time.process_time()
 time.sleep(0.3)
-figures = dict(import_ms=(imported - begin) * 1e3, running_ms=(running - begin) * 1e3, first_ms=(first - begin) * 1e3)
+figures = dict(import_ms=(imported - begin) * 1e3, running_ms=(running - begin) * 1e3, first_ms=(first - begin) * 1e3,
+               cpu_ms=busy * 1e3)
 for line in open("/proc/self/smaps_rollup"):
     if line.startswith("Private_Dirty:"):
         figures["idle_mib"] = int(line.split()[1]) / 1024

@@ -231,9 +231,15 @@ class Bench:
                 end, last = self.taken()
                 client.wait(15)
             rate = (last - first) * 8 / (end - begin)
-        used = processor_seconds(peer) - before
+        after = processor_seconds(peer)
+        user, system = after[0] - before[0], after[1] - before[1]
         moved = rate * 1e9 / 8 * (self.seconds + WARM_UP) / 2**30
-        return {"gbit": rate, "cpu_s_per_gib": used / moved if moved > 0.01 and peer.process else 0.0}
+        used = user + system
+        return {
+            "gbit": rate,
+            "cpu_s_per_gib": used / moved if moved > 0.01 else 0.0,
+            "kernel_share": system / used if used else 0.0,
+        }
 
     def rate(self, peer: Peer, what: str, number: int) -> Figures:
         """Transactions or datagrams a second."""
@@ -278,15 +284,16 @@ def set_affinity(pid: int, processors: set[int]) -> None:
             os.sched_setaffinity(int(thread), processors)
 
 
-def processor_seconds(peer: Peer) -> float:
-    """User and system time of a peer's process; 0 for the kernel."""
+def processor_seconds(peer: Peer) -> tuple[float, float]:
+    """User and system time of a peer's process; nothing for the kernel, whose work is nobody's."""
     if peer.process is None:
-        return 0.0
+        return 0.0, 0.0
     try:
         fields = Path(f"/proc/{peer.process.pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
-        return 0.0
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+        return 0.0, 0.0
+    tick = os.sysconf("SC_CLK_TCK")
+    return int(fields[11]) / tick, int(fields[12]) / tick
 
 
 TESTS: dict[str, Callable[[Bench, Peer], Figures]] = {
