@@ -3,8 +3,8 @@
 Responsible for: the rows of the reliability figures that need real sockets, threads or a kernel.
 Refuses to know: what can be shown on a virtual clock (see tests/reliability).
 
-Seconds by default; NETSTACK_RELIABILITY_SECONDS=60 holds the flows for a minute. Everything is in namespaces of its own,
-named nsrel and the process id.
+Seconds by default; NETSTACK_RELIABILITY_SECONDS=60 holds the flows for a minute. Everything is in namespaces of its
+own, named nsrel and the process id.
 """
 
 import contextlib

@@ -12,6 +12,7 @@ from netstack.config import make_config
 from netstack.core.drops import DropReason
 from netstack.core.flow import Endpoint
 from netstack.core.packet import ACK, PSH, RST, SYN, Segment
+from netstack.dns.framing import frame
 from netstack.testing.world import World
 from netstack.wire import ipv4
 from netstack.wire.checksum import checksum
@@ -238,3 +239,43 @@ def test_a_far_end_that_is_not_read_costs_a_send_buffer() -> None:
     flow = next(iter(world.engine.tcp.table))
     assert 200_000 < flow.connection.buffered_octets <= 256 * 1024
     assert_sound(world)
+
+
+def big_answer(asked: bytes) -> bytes:
+    """An answer of 40 kB to a query: TXT records, which name no address."""
+    records = 160
+    record = b"\xc0\x0c" + struct.pack("!HHIH", 16, 1, 60, 251) + b"\xfa" + b"t" * 250
+    return asked[:2] + struct.pack("!5H", 0x8180, 1, records, 0, 0) + asked[12:] + record * records
+
+
+def test_readers_of_dns_over_tcp_that_do_not_read() -> None:
+    """Each asks a thousand questions at once and takes nothing: bounded for each, and nobody else waits."""
+    world = world_of()
+    for number in range(20):
+        source = Endpoint.of("10.0.0.2", 30_000 + number)
+        [syn_ack] = world.send(world.tcp_packet(SYN, 1, source=source, destination=GATEWAY, window=0))
+        ack, seq, ident = syn_ack.seq + 1, 2, 0
+        edge = 2 + syn_ack.window
+        world.send(world.tcp_packet(ACK, seq, ack, source=source, destination=GATEWAY, window=0))
+        while ident < 1000 and seq + 1400 < edge:
+            piece = b""
+            while len(piece) < 1300:
+                piece += frame(query(ident, f"n{number}.example", 16))
+                ident += 1
+            out = world.send(world.tcp_packet(ACK, seq, ack, piece, source=source, destination=GATEWAY, window=0))
+            seq += len(piece)
+            for item in out:
+                if type(item) is Segment and item.ack == seq:
+                    assert item.ack + item.window >= edge, "the window shrinks"
+                    edge = item.ack + item.window
+            for token, asked in list(world.resolver.queries.items()):
+                world.resolver.answer(token, big_answer(asked), world.now)
+            world.run()
+    assert len(world.resolver.queries) == 0
+    for flow in world.engine.tcp.table:
+        assert flow.connection.buffered_octets + flow.pending_octets <= 512 * 1024
+    assert_sound(world)
+    assert_serves(world)
+    world.run(world.config.tcp.dns_idle_timeout * 60)
+    assert len(world.engine.tcp.table) == 0
+    assert world.engine.context.buffered == 0
