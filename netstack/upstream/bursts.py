@@ -10,6 +10,7 @@ A datagram costs 0.7 us in the kernel when it is sent alone and a tenth of that 
 from __future__ import annotations
 
 import errno
+import mmap
 import os
 import socket
 import struct
@@ -41,7 +42,8 @@ class Bursts:
         except ImportError as problem:
             raise CodecError(f"the native library is not there: {problem}") from problem
         check_layout(lib)
-        self._view = memoryview(bytearray(SLOTS * SLOT))
+        # bytearray() would write all of it; private, so that a forked program does not hold it too
+        self._view = memoryview(mmap.mmap(-1, SLOTS * SLOT, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS))
         self._arena = ffi.from_buffer("uint8_t[]", self._view)
         records = bytearray(SLOTS * RECORD.size)
         self._records = memoryview(records), ffi.from_buffer("netstack_received[]", records)
