@@ -12,6 +12,7 @@ shed, so that thousands of one-shot queries do not push out a call.
 from __future__ import annotations
 
 import errno
+from collections import Counter
 from typing import cast
 
 from netstack.core.drops import DropReason
@@ -52,7 +53,7 @@ class _Peer:
     """One destination of a mapping."""
 
     __slots__ = ("endpoint", "flow", "flow_id", "header", "judged_at", "key", "octets_down", "octets_up", "place",
-                 "policy", "reply_key")  # fmt: skip
+                 "policy", "port", "reply_key", "size")  # fmt: skip
 
     def __init__(self, key: bytes, flow: FiveTuple, flow_id: int) -> None:
         self.key = key
@@ -65,7 +66,9 @@ class _Peer:
         self.policy = -1
         self.octets_up = 0
         self.octets_down = 0
-        self.header = b""  # of the last packet, up to its payload: an ICMP error quotes it
+        self.port = flow.destination.port
+        self.header = b""  # of a packet with `size` octets, up to its payload: an ICMP error quotes it
+        self.size = -1
 
 
 class UdpSession:
@@ -83,7 +86,7 @@ class UdpSession:
         self.runs: RunSocket | None = None  # the same socket, where it can
         self.peers: dict[bytes, _Peer] = {}
         self.by_place: dict[bytes, _Peer] = {}
-        self.addresses: dict[bytes, int] = {}  # peers' addresses and how many peers have each
+        self.addresses: dict[bytes, int] | None = None  # of the peers, how many have each; from the second peer on
         self.last_seen = now
         self.sent = 0
         self.received = 0
@@ -100,19 +103,21 @@ class UdpSession:
         udp = self.forwarder.context.config.udp
         if self.is_stun:
             return udp.stun_timeout
-        if all(peer.endpoint.port == 53 for peer in self.peers.values()):
-            return udp.dns_timeout
-        return udp.timeout
+        for peer in self.peers.values():
+            if peer.port != 53:
+                return udp.timeout
+        return udp.dns_timeout
 
     def on_timeout(self, now: float) -> None:
         """Idle for too long."""
         if self.last_seen + self.limit() <= now:
             self.forwarder.close(self, "timeout", now)
 
-    @property
-    def is_answered(self) -> bool:
-        """One question, one answer: nothing more is to be expected."""
-        return self.sent == 1 and self.received == 1
+    def has_asked(self, address: bytes) -> bool:
+        """Whether some peer has this address."""
+        if self.addresses is not None:
+            return address in self.addresses
+        return any(peer.endpoint.address == address for peer in self.peers.values())
 
     def on_readable(self, socket: DatagramSocket, now: float) -> None:
         """Replies, or errors that the kernel kept."""
@@ -129,6 +134,7 @@ class UdpForwarder:
     def __init__(self, context: Context) -> None:
         self.context = context
         self.sessions: dict[bytes, UdpSession] = {}  # least recently used first
+        self.answered: dict[bytes, UdpSession] = {}  # those of them that wait for nothing, in order of their answers
 
     # --- from the app ---
 
@@ -146,7 +152,7 @@ class UdpForwarder:
             peer is None
             or now - peer.judged_at > REJUDGE
             or peer.policy != context.policy.version
-            or context.policy.blocks_quic(peer.endpoint.port, datagram.payload)
+            or context.policy.blocks_quic(peer.port, datagram.payload)
         ):
             flow = peer.flow if peer is not None else unpack_key(key)
             verdict = context.policy.decide(flow, now, datagram.payload)
@@ -184,7 +190,7 @@ class UdpForwarder:
             or run.hop_limit <= 1
             or now - peer.judged_at > REJUDGE
             or peer.policy != policy.version
-            or policy.may_block_quic(peer.endpoint.port, run.payload, run.size)
+            or policy.may_block_quic(peer.port, run.payload, run.size)
         ):
             for datagram in run.datagrams():
                 self.on_datagram(datagram, now)
@@ -197,7 +203,9 @@ class UdpForwarder:
         if sent:
             octets = min(sent * run.size, len(payload))
             self._went(session, peer, payload[:octets], sent, now)
-            peer.header = bytes(run.header)
+            if peer.size != run.size:
+                peer.size = run.size
+                peer.header = bytes(run.header)
         if sent < run.count:  # errors are about one datagram
             for datagram in run.datagrams()[sent:]:
                 self._send(session, peer, datagram, now)
@@ -233,16 +241,9 @@ class UdpForwarder:
         return session
 
     def _shed(self, now: float) -> None:
-        """The oldest that has had its answer, else the one idle longest (looking at the oldest few)."""
-        oldest = next(iter(self.sessions.values()))
-        for count, session in enumerate(self.sessions.values()):
-            if session.is_answered:
-                oldest = session
-                break
-            if count >= 32:
-                break
+        """The one whose answer is longest ago, else the one idle longest."""
         self.context.stats.shed_flows += 1
-        self.close(oldest, "shed", now)
+        self.close(next(iter((self.answered or self.sessions).values())), "shed", now)
 
     def _add_peer(self, session: UdpSession, key: bytes, flow: FiveTuple, now: float) -> _Peer:
         if len(session.peers) >= PEERS:
@@ -251,7 +252,10 @@ class UdpForwarder:
         session.peers[key] = peer
         session.by_place[peer.place] = peer
         address = peer.endpoint.address
-        session.addresses[address] = session.addresses.get(address, 0) + 1
+        if session.addresses is not None:
+            session.addresses[address] = session.addresses.get(address, 0) + 1
+        elif len(session.peers) > 1:  # most never have a second one
+            session.addresses = dict(Counter(one.endpoint.address for one in session.peers.values()))
         if is_group(address):
             session.asked_group = True
         self.context.tracker.pin(address)
@@ -261,11 +265,12 @@ class UdpForwarder:
         del session.peers[peer.key]
         session.by_place.pop(peer.place, None)
         address = peer.endpoint.address
-        left = session.addresses[address] - 1
-        if left:
-            session.addresses[address] = left
-        else:
-            del session.addresses[address]
+        if session.addresses is not None:
+            left = session.addresses[address] - 1
+            if left:
+                session.addresses[address] = left
+            else:
+                del session.addresses[address]
         self.context.tracker.unpin(address, now)
         self.context.emit(FlowClosed(now, peer.flow_id, peer.flow, how, peer.octets_up, peer.octets_down))
 
@@ -295,17 +300,21 @@ class UdpForwarder:
                     context.send_error(icmp.unreachable(datagram.packet, UNREACHABLE[problem.errno], gateway), now)
                 return
         self._went(session, peer, payload, 1, now)
-        peer.header = bytes(datagram.packet[: len(datagram.packet) - len(payload)])
+        if peer.size != len(payload):
+            peer.size = len(payload)
+            peer.header = bytes(datagram.packet[: len(datagram.packet) - peer.size])
 
     def _went(self, session: UdpSession, peer: _Peer, payload: Octets, count: int, now: float) -> None:
         session.last_seen = now
         session.sent += count
         peer.octets_up += len(payload)
-        if not session.is_stun and bytes(payload[4:8]) == STUN_COOKIE:
+        if not session.is_stun and len(payload) >= 20 and payload[4] == 0x21 and bytes(payload[4:8]) == STUN_COOKIE:
             session.is_stun = True
-        sessions = self.sessions
-        del sessions[session.ident]  # to the most recently used end
-        sessions[session.ident] = session
+        sessions, ident = self.sessions, session.ident
+        del sessions[ident]  # to the most recently used end
+        sessions[ident] = session
+        if session.received == 1:
+            self.answered.pop(ident, None)
 
     # --- from the sockets ---
 
@@ -364,7 +373,7 @@ class UdpForwarder:
             peer.octets_down += octets
         else:
             address = place[:4] if session.version == 4 else place[:16]
-            if address not in session.addresses and not (session.asked_group and is_local(address)):
+            if not session.has_asked(address) and not (session.asked_group and is_local(address)):
                 self.context.stats.drops[DropReason.UDP_NOT_EXPECTED] += count
                 return None
             # another port of a known peer, or one of a group that was asked (SSDP, mDNS)
@@ -372,6 +381,11 @@ class UdpForwarder:
             reply_key = ident[:1] + _UDP + place[:16] + ident[1:17] + place[16:] + ident[17:]
         session.last_seen = now
         session.received += count
+        if session.sent == 1:  # one question, one answer: nothing more is to be expected
+            if session.received == 1:
+                self.answered[session.ident] = session
+            else:
+                self.answered.pop(session.ident, None)
         return reply_key
 
     def _report_errors(self, session: UdpSession, now: float) -> bool:
@@ -401,6 +415,7 @@ class UdpForwarder:
     def close(self, session: UdpSession, how: str, now: float) -> None:
         """Close the socket and report each peer's flow."""
         self.sessions.pop(session.ident, None)
+        self.answered.pop(session.ident, None)
         socket, session.socket = session.socket, None
         session.runs = None
         if socket is not None:

@@ -81,12 +81,12 @@ class BurstSocket(UdpSocket):
     __slots__ = ("_bursts", "_joins", "_version")
 
     def __init__(
-        self, sock: socket.socket, poller: Poller, owner: SocketOwner, room: memoryview, bursts: Bursts
+        self, sock: socket.socket, poller: Poller, owner: SocketOwner, room: memoryview, bursts: Bursts, version: int
     ) -> None:
-        super().__init__(sock, poller, owner, room)
+        super().__init__(sock, poller, owner, room, version)
         self._bursts = bursts
         self._joins = False
-        self._version = 4 if sock.family == socket.AF_INET else 6
+        self._version = version
         if bursts.gso is None:
             bursts.gso = _knows(sock, _UDP_SEGMENT)
 

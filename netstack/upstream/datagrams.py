@@ -22,6 +22,7 @@ from netstack.upstream.streams import Poller
 
 _LARGEST = 65_535
 _ERROR_READS = 16
+_FAMILY = {4: socket.AF_INET, 6: socket.AF_INET6}
 _KNOWN = 64  # endpoints whose two forms a socket remembers
 
 # linux/in.h, linux/in6.h, linux/errqueue.h
@@ -52,12 +53,15 @@ class UdpSocket:
     __slots__ = ("_family", "_fd", "_from", "_interest", "_kept", "_poller", "_room", "_socket",
                  "_to", "error_pending", "owner")  # fmt: skip
 
-    def __init__(self, sock: socket.socket, poller: Poller, owner: SocketOwner, room: memoryview | None = None) -> None:
-        """`room` receives datagrams; 64 KiB that all sockets of one thread may share."""
+    def __init__(
+        self, sock: socket.socket, poller: Poller, owner: SocketOwner, room: memoryview | None = None, version: int = 0
+    ) -> None:
+        """`room` receives datagrams; 64 KiB that all sockets of one thread may share. `version`: IP, if known."""
         self.owner = owner
         self._socket = sock
         self._room = room if room is not None else memoryview(bytearray(_LARGEST))
-        self._family = sock.family
+        # the property makes an enumeration member each time, which takes as long as a system call
+        self._family = _FAMILY[version] if version else sock.family
         self._poller = poller
         self._fd = sock.fileno()
         self._interest = 0
@@ -259,11 +263,11 @@ def _offender(sockaddr: bytes) -> bytes | None:
     return None
 
 
-def ask_for_errors(sock: socket.socket) -> None:
+def ask_for_errors(sock: socket.socket, version: int) -> None:
     """Have the kernel keep ICMP errors for `recv_error`, and fragment what is larger than the path (no DF bit)."""
     if not _LINUX:
         return
-    if sock.family == socket.AF_INET:
+    if version == 4:
         sock.setsockopt(socket.IPPROTO_IP, _IP_RECVERR, 1)
         sock.setsockopt(socket.IPPROTO_IP, _IP_MTU_DISCOVER, _PMTUDISC_DONT)
     else:

@@ -65,7 +65,7 @@ class SocketDialer:
         sock = self._datagram(version, socket.SOCK_DGRAM, socket.IPPROTO_UDP)
         if self._bursts is None:
             return UdpSocket(sock, self._poller, owner, self._room)
-        return BurstSocket(sock, self._poller, owner, self._room, self._bursts)
+        return BurstSocket(sock, self._poller, owner, self._room, self._bursts, version)
 
     def open_icmp(self, version: int, owner: SocketOwner, flow: FiveTuple | None = None) -> UdpSocket:
         """As `Dialer.open_icmp`: unprivileged where net.ipv4.ping_group_range allows, else raw where permitted."""
@@ -106,7 +106,7 @@ class SocketDialer:
                 sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
             elif protocol == socket.IPPROTO_UDP:  # an app's broadcast is policy's business, not the kernel's
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
-            ask_for_errors(sock)
+            ask_for_errors(sock, version)
         except OSError as problem:
             sock.close()
             raise DialError(f"socket options: {problem.strerror}", problem.errno or 0) from problem

@@ -45,7 +45,8 @@ class Pair:
         own.setblocking(False)
         self.address = own.getsockname()
         self.place = place(self.far.getsockname())
-        self.burst = BurstSocket(own, Deaf(), None, memoryview(bytearray(65_535)), SHARED)
+        self.burst = BurstSocket(own, Deaf(), None, memoryview(bytearray(65_535)), SHARED,
+                                 4 if family == socket.AF_INET else 6)  # fmt: skip
 
     def taken(self, count):
         return [self.far.recv(65_535) for _ in range(count)]
@@ -109,7 +110,7 @@ def test_errors_are_told_as_by_the_plain_socket(pair):
     closed.bind((pair.address[0], 0))
     nowhere = place(closed.getsockname())
     closed.close()
-    ask_for_errors(pair.burst._socket)
+    ask_for_errors(pair.burst._socket, 4 if pair.far.family == socket.AF_INET else 6)
     assert pair.burst.send_run(b"lost", 4, nowhere) == 1
     with pytest.raises(OSError) as caught:
         pair.burst.recv_runs()
