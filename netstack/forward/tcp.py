@@ -33,6 +33,7 @@ QUEUE_SHARE = 0.7  # of the device's queue is given out as receive windows
 GSO_SLOT = 49_152  # octets in one slot of the device's queue where whole GSO packets take one
 WINDOW_LEAST = 16_384
 HEADROOM_SHARE = 8  # one flow may take this fraction of the memory that is left
+RELIEF_SHARE = 8  # over the budget, flows go until this fraction of it is free again
 
 OpenDns = Callable[[FiveTuple, SocketOwner], Stream]
 
@@ -212,10 +213,26 @@ class TcpForwarder:
                 self.table.finish(flow)
                 self._unpin(flow, now)
             touch(flow)
+        if context.buffered > context.config.limits.memory:
+            self._relieve(now)
         if self.starved and self.headroom() >= WINDOW_LEAST:
             starved, self.starved = self.starved, set()
             for flow in starved:
                 flow.resume_reading()
+
+    def _relieve(self, now: float) -> None:
+        """Windows that were given away have filled the budget: of the flows that hold something, the idle longest go."""
+        context = self.context
+        memory = context.config.limits.memory
+        enough = memory - memory // RELIEF_SHARE
+        holding = sorted((flow for flow in self.table if flow.charged), key=lambda flow: flow.last_seen)
+        for victim in holding:
+            if context.buffered <= enough:
+                return
+            context.stats.shed_flows += 1
+            context.drop(DropReason.TCP_TABLE_FULL)
+            victim.cut("shed", now)
+            self._forget(victim, now)
 
     def _unpin(self, flow: TcpFlow, now: float) -> None:
         if flow.pinned:

@@ -279,3 +279,25 @@ def test_readers_of_dns_over_tcp_that_do_not_read() -> None:
     world.run(world.config.tcp.dns_idle_timeout * 60)
     assert len(world.engine.tcp.table) == 0
     assert world.engine.context.buffered == 0
+
+
+def test_many_stalled_flows_stay_within_the_memory_budget() -> None:
+    """Each fills the window that it was given while its far end takes nothing."""
+    budget = 1_000_000
+    world = world_of(limits={"memory": budget})
+    for number in range(60):
+        source = Endpoint.of("10.0.0.2", 20_000 + number)
+        world.send(world.tcp_packet(SYN, 1, source=source, destination=ECHO))
+        stream = world.streams[-1]
+        stream.connect()
+        [syn_ack] = world.run()
+        stream.capacity = 0
+        for at in range(0, 60_000, 1400):
+            packet = world.tcp_packet(ACK, 2 + at, syn_ack.seq + 1, bytes(1400), source=source, destination=ECHO)
+            world.send(packet)
+        world.run(0.01)
+        assert world.engine.gauges().buffered_octets <= budget
+    assert_sound(world)
+    assert world.stats.shed_flows > 0
+    assert 5 <= len(world.engine.tcp.table) < 60, "no more go than must"
+    assert_serves(world)
