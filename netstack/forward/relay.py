@@ -59,6 +59,7 @@ class TcpFlow:
         "flow_id",
         "forwarder",
         "grown_at",
+        "idle_limit",
         "is_dns",
         "key",
         "last_seen",
@@ -78,7 +79,14 @@ class TcpFlow:
     )
 
     def __init__(
-        self, forwarder: TcpForwarder, flow: FiveTuple, connection: TcpConnection, verdict: Verdict, syn: bytes
+        self,
+        forwarder: TcpForwarder,
+        flow: FiveTuple,
+        connection: TcpConnection,
+        verdict: Verdict,
+        syn: bytes,
+        *,
+        is_dns: bool = False,
     ) -> None:
         self.forwarder = forwarder
         self.flow = flow
@@ -101,7 +109,9 @@ class TcpFlow:
         self.window = forwarder.context.config.tcp.window
         self.grown_at = 0  # octets_up when the window last grew
         self.charged = 0  # octets counted in context.buffered
-        self.is_dns = False
+        tcp = forwarder.context.config.tcp
+        self.is_dns = is_dns
+        self.idle_limit = tcp.dns_idle_timeout if is_dns else tcp.idle_timeout  # seconds without a packet
         self.pinned = False
         self.dirty = False
         self.timer_at: float | None = None
@@ -121,6 +131,7 @@ class TcpFlow:
                 self._resume_reading()
             elif kind is EndOfStream:
                 self.app_finished = True
+                self._half_closed()
                 if not self.pending and self.stream is not None:
                     self.stream.shutdown_write()
                     self._release_stream_if_done()
@@ -266,10 +277,15 @@ class TcpFlow:
             self.octets_down += len(octets)
             return
         self.peer_finished = True
+        self._half_closed()
         self.reading = False
         socket.watch(readable=False, writable=bool(self.pending))
         connection.close(now)
         self._release_stream_if_done()
+
+    def _half_closed(self) -> None:
+        if not self.is_dns:
+            self.idle_limit = self.forwarder.context.config.tcp.half_closed_timeout
 
     def _pause_reading(self) -> None:
         if self.reading and self.stream is not None:
@@ -333,20 +349,11 @@ class TcpFlow:
         """The connection's deadline, the dial's, or the idle limit; the earliest."""
         if self.closed:
             return None
-        best = self.last_seen + self.idle_limit()
+        best = self.last_seen + self.idle_limit
         if self.deadline is not None and self.deadline < best:
             best = self.deadline
         timer = self.connection.next_timeout()
         return timer if timer is not None and timer < best else best
-
-    def idle_limit(self) -> float:
-        """Seconds without a packet after which the flow ends."""
-        tcp = self.forwarder.context.config.tcp
-        if self.is_dns:
-            return tcp.dns_idle_timeout
-        if self.app_finished or self.peer_finished:
-            return tcp.half_closed_timeout
-        return tcp.idle_timeout
 
     def on_timeout(self, now: float) -> None:
         """Whatever is due."""
@@ -354,7 +361,7 @@ class TcpFlow:
         if self.deadline is not None and self.deadline <= now:
             self.refuse(errno.ETIMEDOUT, now)
             return
-        if self.last_seen + self.idle_limit() <= now:
+        if self.last_seen + self.idle_limit <= now:
             self.cut("timeout", now)
             return
         self.connection.on_timeout(now)

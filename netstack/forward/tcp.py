@@ -114,9 +114,8 @@ class TcpForwarder:
             mtu=context.tunnel.mtu,
             entropy=context.entropy,
         )
-        carried = TcpFlow(self, flow, connection, verdict, bytes(segment.packet))
+        carried = TcpFlow(self, flow, connection, verdict, bytes(segment.packet), is_dns=is_dns)
         carried.last_seen = now
-        carried.is_dns = is_dns
         self.table.add(carried)
         connection.receive(segment, now)
         self.mark(carried)
@@ -201,8 +200,9 @@ class TcpForwarder:
             connection = flow.connection
             for run in connection.runs_to_send(now):
                 write_run(run)
-            for reason in connection.take_drops():
-                context.drop(reason)
+            if connection.drops:
+                for reason in connection.take_drops():
+                    context.drop(reason)
             held = connection.buffered_octets + flow.pending_octets
             context.buffered += held - flow.charged
             flow.charged = held

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from netstack.engine import Engine
 
 TunnelFactory = Callable[[Config, Stats, EventSink, "LiveRuntime"], Tunnel]
-ResolverFactory = Callable[[Config, Dialer, Entropy, Stats], Resolver]
+ResolverFactory = Callable[[Config, Dialer, Entropy, Stats, EventSink], Resolver]
 EngineCommand = Callable[["Engine", float], Any]
 
 _STALL_FIRST, _STALL_MOST = 0.02, 1.0  # seconds between looks at a device that is in trouble
@@ -45,11 +45,11 @@ class SystemClock:
     now = staticmethod(time.monotonic)
 
 
-def proxy_resolver(config: Config, dialer: Dialer, entropy: Entropy, stats: Stats) -> Resolver:
-    """The resolver that `config.dns.servers` names: plain DNS over UDP and TCP."""
-    from netstack.upstream.proxy import ProxyResolver
+def assembled_resolver(config: Config, dialer: Dialer, entropy: Entropy, stats: Stats, emit: EventSink) -> Resolver:
+    """The resolver that `config.dns` describes."""
+    from netstack.upstream.assemble import make_resolver
 
-    return ProxyResolver(dialer, config.dns.servers, entropy, timeout=config.dns.timeout, stats=stats)
+    return make_resolver(config, dialer, entropy, stats, emit)
 
 
 class LiveRuntime:
@@ -65,7 +65,7 @@ class LiveRuntime:
         emit: EventSink,
         protect: Protect | None = None,
         codec: PacketCodec | str = "auto",
-        make_resolver: ResolverFactory = proxy_resolver,
+        make_resolver: ResolverFactory = assembled_resolver,
         make_engine: Callable[..., Engine] | None = None,
         entropy: Entropy | None = None,
     ) -> None:
@@ -102,7 +102,7 @@ class LiveRuntime:
         are carried. `stop_signals` end the run cleanly (main thread only). Raises TunnelClosed when the
         device went away by itself, and whatever `make_tunnel` raises.
         """
-        loop = asyncio.SelectorEventLoop(self.poller)
+        loop = _Loop(self.poller)
         with self._lock:
             self._loop = loop
             if self._stop_asked:
@@ -128,7 +128,7 @@ class LiveRuntime:
     ) -> None:
         with contextlib.ExitStack() as unfinished:
             unfinished.callback(tunnel.close)
-            resolver = self._make_resolver(self.config, self.dialer, self.entropy, stats)
+            resolver = self._make_resolver(self.config, self.dialer, self.entropy, stats, self.emit)
             engine = self._make_engine(
                 self.config,
                 tunnel=tunnel,
@@ -153,9 +153,11 @@ class LiveRuntime:
             driver.detach()
             for number in stop_signals:
                 loop.remove_signal_handler(number)
-            engine.stop(time.monotonic())
-            driver.close()
-            _finish_tasks(loop)
+            try:
+                engine.stop(time.monotonic())
+            finally:
+                driver.close()
+                _finish_tasks(loop)
 
     # --- from any thread ---
 
@@ -222,6 +224,23 @@ class LiveRuntime:
             now = time.monotonic()
             command(self.engine, now)
             self.engine.flush(now)
+
+
+class _Loop(asyncio.SelectorEventLoop):
+    """An asyncio loop that tells the poller when it wants its turn."""
+
+    def __init__(self, poller: EnginePoller) -> None:
+        self._poller = poller
+        super().__init__(poller)
+        poller.stays = True
+
+    def call_soon(self, *args: Any, **options: Any) -> asyncio.Handle:  # type: ignore[override]
+        self._poller.interrupted = True
+        return super().call_soon(*args, **options)
+
+    def call_at(self, *args: Any, **options: Any) -> asyncio.TimerHandle:  # type: ignore[override]
+        self._poller.interrupted = True
+        return super().call_at(*args, **options)
 
 
 class _Driver:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import select
 import selectors
+import time
 from collections.abc import Mapping
 from typing import Any, Protocol
 
@@ -63,6 +64,8 @@ class EnginePoller(selectors.BaseSelector):
         self._keys: dict[int, selectors.SelectorKey] = {}
         self._watched: dict[int, _Watched] = {}
         self.served: Served | None = None
+        self.stays = False  # `select` goes on as long as only the engine has work; its loop must set `interrupted`
+        self.interrupted = False  # asyncio has got something to do: `select` returns after this round
 
     # --- the engine's side ---
 
@@ -98,7 +101,23 @@ class EnginePoller(selectors.BaseSelector):
     # --- asyncio's side ---
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
-        """Wait at most `timeout` seconds; serve the engine's sockets; return the others that are ready."""
+        """Wait at most `timeout` seconds; serve the engine's sockets; return the others that are ready.
+
+        With `stays` there is no return as long as only the engine has work: asyncio's own round costs as much
+        as a small packet.
+        """
+        self.interrupted = False
+        until = None if timeout is None else time.monotonic() + timeout
+        while True:
+            ready = self._round(timeout)
+            if ready or self.interrupted or self.served is None or not self.stays:
+                return ready
+            if until is not None:
+                timeout = until - time.monotonic()
+                if timeout <= 0:
+                    return ready
+
+    def _round(self, timeout: float | None) -> list[tuple[selectors.SelectorKey, int]]:
         served = self.served
         if served is not None:
             until = served.before_wait()

@@ -39,7 +39,6 @@ class Arrival:
         "_challenges_since",
         "_close_wanted",
         "_config",
-        "_drops",
         "_dup_window",
         "_events",
         "_header",
@@ -61,6 +60,7 @@ class Arrival:
         "_ts_recent",
         "_wl1",
         "_wl2",
+        "drops",
         "irs",
         "iss",
         "key",
@@ -81,7 +81,7 @@ class Arrival:
         self._send = Sender(self.iss, config.send_buffer, timer)
         self._recv = Receiver(config.window, self._offered_mss)
         self._events: list[TcpEvent] = []
-        self._drops: list[DropReason] | None = None
+        self.drops: list[DropReason] | None = None  # fetched with `take_drops`; None when there are none
         self._replies: list[SegmentRun] | None = None
         self._accepted = False
         self._close_wanted = False
@@ -106,9 +106,9 @@ class Arrival:
     # --- small things ---
 
     def _drop(self, reason: DropReason) -> None:
-        if self._drops is None:
-            self._drops = []
-        self._drops.append(reason)
+        if self.drops is None:
+            self.drops = []
+        self.drops.append(reason)
 
     def _reply(self, run: SegmentRun | None) -> None:
         if run is not None:

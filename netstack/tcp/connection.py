@@ -183,10 +183,10 @@ class TcpConnection(Arrival):
 
     def take_drops(self) -> list[DropReason]:
         """Why segments went no further since the last call."""
-        drops = self._drops
+        drops = self.drops
         if drops is None:
             return []
-        self._drops = None
+        self.drops = None
         return drops
 
     # --- runs out ---
