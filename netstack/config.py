@@ -108,6 +108,26 @@ class DnsConfig:
     """Largest UDP answer whatever the client's EDNS says (DNS flag day 2020)."""
     ports: tuple[int, ...] = (53,)
     """Destination ports whose datagrams and connections are looked at as DNS."""
+    upstreams: tuple[str, ...] = ()
+    """Upstreams as URLs, udp://ADDR:PORT or tcp://ADDR:PORT, instead of `servers`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerConfig:
+    """`netstack dns`: the resolver on addresses of this host."""
+
+    listen: tuple[str, ...] = ("127.0.0.1:5354",)
+    """Where it listens, UDP and TCP, as ADDR:PORT or [ADDR6]:PORT. One that is not loopback needs `allow_peers`."""
+    allow_peers: tuple[str, ...] = ()
+    """Networks, as ADDR/PREFIX, whose hosts may ask. This host always may, everyone else is not answered."""
+    tcp_connections: int = 512
+    """TCP connections of all clients; one more closes the one idle longest."""
+    tcp_per_client: int = 128
+    """TCP connections of one address; one more is refused."""
+    tcp_pending: int = 128
+    """Unanswered queries of one TCP connection; nothing more is read from it meanwhile."""
+    tcp_idle: float = 10.0
+    """Seconds without a query until a connection is closed (RFC 7766 6.2.3)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -191,6 +211,7 @@ class Config:
     tracker: TrackerConfig = field(default_factory=TrackerConfig)
     policy: PolicyConfig = field(default_factory=PolicyConfig)
     limits: LimitsConfig = field(default_factory=LimitsConfig)
+    server: ServerConfig = field(default_factory=ServerConfig)
 
     def __post_init__(self) -> None:
         _check(self)
@@ -310,10 +331,41 @@ def _check(config: Config) -> None:
     _one_of("policy.lan", policy.lan, LAN_POLICIES)
     _one_of("policy.multicast", policy.multicast, ("allow", "block"))
     _one_of("tcp.on_dial_timeout", config.tcp.on_dial_timeout, REFUSALS)
-    for name in ("tunnel", "tcp", "udp", "dns", "tracker", "limits"):
+    for name in ("tunnel", "tcp", "udp", "dns", "tracker", "limits", "server"):
         _positive(name, getattr(config, name), zero=("keepalive", "linger", "delayed_ack"))
     for server in config.dns.servers:
         parse_server(server)
+    check_server(config.server)
+
+
+def check_server(server: ServerConfig) -> None:
+    """Raises ConfigError unless it would answer only whom it is told to."""
+    for network in server.allow_peers:
+        try:
+            parse_network(network)
+        except ConfigError as problem:
+            raise ConfigError(f"server.allow_peers: {problem}") from None
+    if not server.listen:
+        raise ConfigError("server.listen: at least one address is wanted")
+    for text in server.listen:
+        try:
+            address = ipaddress.ip_address(parse_server(text, 5354)[0])
+        except ConfigError as problem:
+            raise ConfigError(f"server.listen: {problem}") from None
+        if address.is_unspecified:
+            raise ConfigError(f"server.listen: {text!r} is every address of this host: name those that are wanted")
+        if not address.is_loopback and not server.allow_peers:
+            raise ConfigError(
+                f"server.listen: {text!r} is not loopback: say who may ask with server.allow_peers (--allow-peers)"
+            )
+
+
+def parse_network(text: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network:
+    """``ADDR/PREFIX`` or ``ADDR``. Raises ConfigError."""
+    try:
+        return ipaddress.ip_network(text)
+    except ValueError as problem:
+        raise ConfigError(f"{text!r} is not a network (a network is ADDR/PREFIX): {problem}") from None
 
 
 def parse_server(text: str, default_port: int = 53) -> tuple[str, int]:

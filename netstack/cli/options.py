@@ -44,6 +44,23 @@ def add_engine_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--config", metavar="FILE", help="TOML file with any setting; options here override it")
 
 
+def add_dns_options(parser: argparse.ArgumentParser) -> None:
+    """--upstream."""
+    group = parser.add_argument_group("resolver")
+    group.add_argument(
+        "--upstream", metavar="URL", action="append",
+        help="udp://ADDR:PORT, tcp://ADDR:PORT or ADDR:PORT, may be given again; default: those of /etc/resolv.conf",
+    )  # fmt: skip
+
+
+def dns_settings(options: argparse.Namespace) -> dict[str, Any]:
+    """The fields of `DnsConfig` that the options of `add_dns_options` set."""
+    settings: dict[str, Any] = {}
+    if options.upstream:
+        settings["upstreams"] = tuple(options.upstream)
+    return settings
+
+
 def add_output_options(parser: argparse.ArgumentParser) -> None:
     """--events, --pcap, -v."""
     group = parser.add_argument_group("output")

@@ -70,6 +70,7 @@ class DropReason(IntEnum):
     DNS_TABLE_FULL = 81  # over limits.dns_pending
     DNS_UNEXPECTED_ANSWER = 82  # no query with this id and question on this flow
     DNS_LATE_ANSWER = 83  # came after the client had its SERVFAIL
+    DNS_PEER_NOT_ALLOWED = 84  # asked by a host that may not
 
     # --- policy ---
     POLICY_UNTRACKED = 96  # no DNS answer named the destination

@@ -99,7 +99,7 @@ class Run:
             Config(),
             emit=self.events.append,
             codec="pure",
-            make_resolver=lambda config, dialer, entropy, stats: None,
+            make_resolver=lambda config, dialer, entropy, stats, emit: None,
             make_engine=FakeEngine,
         )
         self.thread = threading.Thread(target=self._run, daemon=True)

@@ -1,0 +1,150 @@
+"""``netstack dns``: the resolver without a tunnel, on addresses of this host.
+
+Responsible for: its options, the query log, counters, signals.
+Refuses to know: DNS (`dns/`), upstreams (`upstream/`), how it is served (`runtime/dns_server.py`).
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import dataclasses
+import json
+import signal
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+from netstack.cli.options import EventOutput, add_dns_options, dns_settings, host_resolvers
+from netstack.cli.output import Output
+from netstack.cli.serving import raise_descriptor_limit
+from netstack.config import Config, load_config, parse_network, parse_server
+from netstack.core.errors import ConfigError, NetstackError, UsageError
+from netstack.core.events import EventSink
+from netstack.runtime.dns_server import DnsServer
+
+_DESCRIPTION = """\
+Serve DNS on loopback, over UDP and TCP: the resolver that `exec` and `run` have inside, without a tunnel.
+
+`ready` is printed as soon as it listens, whatever the upstreams do. SIGTERM ends it cleanly, SIGUSR1 prints its
+counters on standard error."""
+
+_EXAMPLES = """\
+examples:
+  netstack dns --upstream 9.9.9.9                          127.0.0.1:5354 forwards to one server
+  netstack dns --listen '[::1]:53' --log queries.ndjson    one JSON line for each query
+  netstack dns --listen 192.0.2.7:53 --allow-peers 192.0.2.0/24"""
+
+
+def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Describe the command."""
+    parser = subparsers.add_parser("dns", help="serve filtered DNS", description=_DESCRIPTION, epilog=_EXAMPLES)
+    group = parser.add_argument_group("server")
+    group.add_argument(
+        "--listen", metavar="ADDR:PORT", action="append",
+        help="where to listen, may be given again (default 127.0.0.1:5354)",
+    )  # fmt: skip
+    group.add_argument(
+        "--allow-peers", metavar="CIDR,...", action="append",
+        help="networks that may ask; needed to listen on anything but loopback",
+    )  # fmt: skip
+    add_dns_options(parser)
+    parser.add_argument("--config", metavar="FILE", help="TOML file with any setting; options here override it")
+    output = parser.add_argument_group("output")
+    output.add_argument("--log", metavar="FILE", help="write every query as a JSON line (- for standard output)")
+    output.add_argument(
+        "-v", "--verbose", action="store_true", help="print every query on standard error as it is answered"
+    )
+    parser.set_defaults(function=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Serve until a signal; the exit status."""
+    config = _configuration(options)
+    raise_descriptor_limit()
+    with _query_log(options) as (emit, log):
+        logged = log is not None or options.verbose
+        server = DnsServer(config, emit=emit, logged=logged)
+        server.run(
+            on_ready=_say_ready,
+            stop_signals=(signal.SIGTERM, signal.SIGINT),
+            handlers={signal.SIGUSR1: lambda: _say_counters(server)},
+        )
+        if log is not None:
+            log.write(json.dumps({"event": "counters", **counters(server)}) + "\n")
+        return 130 if server.stopped_by == signal.SIGINT else 0
+
+
+def counters(server: DnsServer) -> dict[str, Any]:
+    """What was counted, without what a resolver never counts."""
+    shown = server.stats.as_dict()
+    return {name: value for name, value in shown.items() if name.startswith("dns_") or name == "drops"}
+
+
+def _configuration(options: argparse.Namespace) -> Config:
+    config = load_config(options.config) if options.config else Config()
+    dns = dns_settings(options)
+    if "upstreams" not in dns and not config.dns.upstreams and config.dns.servers == Config().dns.servers:
+        dns["servers"] = host_resolvers()
+    server: dict[str, Any] = {}
+    if options.listen:
+        server["listen"] = tuple(map(_listen, options.listen))
+    if options.allow_peers:
+        server["allow_peers"] = tuple(_network(each) for text in options.allow_peers for each in text.split(","))
+    changed = dataclasses.replace(config.server, **server) if server else config.server
+    if options.listen:
+        _need_peers(changed.listen, changed.allow_peers)
+    return dataclasses.replace(config, dns=dataclasses.replace(config.dns, **dns), server=changed)
+
+
+def _listen(text: str) -> str:
+    try:
+        host, port = parse_server(text, 5354)
+    except ConfigError as problem:
+        raise UsageError(f"--listen: {problem}") from None
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def _network(text: str) -> str:
+    try:
+        return str(parse_network(text.strip()))
+    except ConfigError as problem:
+        raise UsageError(f"--allow-peers: {problem}") from None
+
+
+def _need_peers(listen: tuple[str, ...], peers: tuple[str, ...]) -> None:
+    """What the configuration would refuse, told as a mistake on the command line."""
+    from netstack.config import ServerConfig, check_server
+
+    try:
+        check_server(ServerConfig(listen=listen, allow_peers=peers))
+    except ConfigError as problem:
+        raise UsageError(str(problem).replace("server.listen", "--listen").replace("server.", "")) from None
+
+
+@contextlib.contextmanager
+def _query_log(options: argparse.Namespace) -> Iterator[tuple[EventSink, Output | None]]:
+    """The sink and, with --log, its file. Raises NetstackError when the file cannot be made."""
+    if not options.log:
+        yield EventOutput(verbose=options.verbose), None
+        return
+    try:
+        if options.log == "-":
+            sys.stdout.flush()
+            file = Output(sys.stdout.fileno(), "standard output", owned=False)
+        else:
+            file = Output.create(options.log)
+    except OSError as problem:
+        raise NetstackError(f"--log {options.log}: {problem.strerror}") from problem
+    with contextlib.closing(file):
+        yield EventOutput(verbose=options.verbose, lines=file), file
+
+
+def _say_ready() -> None:
+    with contextlib.suppress(OSError):  # nobody has to listen
+        print("ready", flush=True)
+
+
+def _say_counters(server: DnsServer) -> None:
+    with contextlib.suppress(OSError):
+        print(json.dumps(counters(server)), file=sys.stderr, flush=True)

@@ -1,0 +1,217 @@
+"""The resolver without a tunnel: serves DNS on local addresses.
+
+Responsible for: putting listeners, bridge and resolver together; telling them of readiness and time; starting and
+ending.
+Refuses to know: DNS, upstreams, rules.
+
+Nothing here runs while nothing happens: the loop sleeps until a descriptor is ready or the next deadline.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import time
+import traceback
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from netstack.config import Config, parse_network, parse_server
+from netstack.core.errors import NetstackError
+from netstack.core.events import EngineError, EventSink
+from netstack.core.ports import Entropy
+from netstack.core.stats import Stats
+from netstack.dns.bridge import DnsBridge
+from netstack.runtime.dns_listeners import Peers, TcpClients, TcpListener, UdpListener, bind, endpoint_text
+from netstack.runtime.entropy import SystemEntropy
+from netstack.runtime.live import ResolverFactory, assembled_resolver
+from netstack.runtime.poller import EnginePoller
+from netstack.upstream.dialer import Protect, SocketDialer
+
+
+class NoBook:
+    """An address book for a resolver that guards no traffic: nothing is remembered."""
+
+    __slots__ = ("_answer",)
+
+    def __init__(self, named: bool) -> None:
+        """`named`: events name the addresses of an answer."""
+        self._answer = named
+
+    def learn(self, name: str, address: bytes, ttl: int | None, now: float, app: str | None = None) -> bool:
+        """Nobody asks later."""
+        return self._answer
+
+
+class DnsServer:
+    """Implements `poller.Served`. Make it, then `run` until a signal or `stop`."""
+
+    def __init__(
+        self,
+        config: Config,
+        *,
+        emit: EventSink,
+        logged: bool = True,
+        protect: Protect | None = None,
+        make_resolver: ResolverFactory | None = None,
+        entropy: Entropy | None = None,
+    ) -> None:
+        """`logged`: somebody reads the queries' events."""
+        self.config = config
+        self.settings = config.server
+        self.emit = emit
+        self.stats = Stats()
+        self.poller = EnginePoller()
+        self.stopped_by: int | None = None
+        entropy = entropy if entropy is not None else SystemEntropy()
+        dialer = SocketDialer(self.poller, protect)
+        make = make_resolver if make_resolver is not None else assembled_resolver
+        self.resolver = make(config, dialer, entropy, self.stats, emit)
+        self.bridge = DnsBridge(self.resolver, NoBook(logged), config.dns, config.limits, self.stats, emit, entropy)
+        self.resolver.start(self.bridge)
+        self.ask = self.bridge.ask
+        self.clients = TcpClients(self)
+        self._listeners: list[UdpListener | TcpListener] = []
+        self._later: list[tuple[float, Callable[[], None]]] = []
+        self._deadline: float | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    # --- the run ---
+
+    def listen(self) -> None:
+        """Open the listeners. Raises NetstackError naming the address that cannot be had."""
+        peers = Peers([parse_network(each) for each in self.settings.allow_peers])
+        for text in self.settings.listen:
+            host, port = parse_server(text)
+            for kind, name in ((socket.SOCK_DGRAM, "UDP"), (socket.SOCK_STREAM, "TCP")):
+                try:
+                    sock = bind(host, port, kind)
+                    if kind == socket.SOCK_DGRAM:
+                        self._listeners.append(UdpListener(sock, self.poller, self.bridge.ask, peers, self.stats))
+                    else:
+                        self._listeners.append(TcpListener(sock, self, peers, self.clients))
+                except OSError as problem:
+                    raise NetstackError(
+                        f"cannot listen on {endpoint_text(host, port)} ({name}): {problem.strerror}"
+                    ) from problem
+
+    def run(
+        self,
+        *,
+        on_ready: Callable[[], None] | None = None,
+        stop_signals: Sequence[int] = (),
+        handlers: dict[int, Callable[[], None]] | None = None,
+    ) -> None:
+        """Serve until a signal of `stop_signals` or `stop`; everything is closed then.
+
+        `handlers` are called for other signals, on the loop's thread. Raises NetstackError when an address cannot be
+        listened on.
+        """
+        loop = self._loop = asyncio.SelectorEventLoop(self.poller)
+        try:
+            self.listen()
+            for number in stop_signals:
+                loop.add_signal_handler(number, self._on_signal, number)
+            for number, handler in (handlers or {}).items():
+                loop.add_signal_handler(number, handler)
+            self.poller.served = self
+            if on_ready is not None:
+                loop.call_soon(on_ready)
+            loop.run_forever()
+        finally:
+            self.poller.served = None
+            self._loop = None
+            self.close()
+            loop.close()
+
+    def _on_signal(self, number: int) -> None:
+        self.stopped_by = number
+        self.stop()
+
+    def stop(self) -> None:
+        """End the run. The loop's thread only."""
+        if self._loop is not None:
+            self._loop.stop()
+
+    def close(self) -> None:
+        """Close every socket."""
+        for listener in self._listeners:
+            listener.close()
+        self._listeners.clear()
+        self.clients.close()
+        self.resolver.close()
+
+    def call_later(self, seconds: float, callback: Callable[[], None]) -> None:
+        """As `dns_listeners.Server.call_later`."""
+        self._later.append((time.monotonic() + seconds, callback))
+
+    # --- Served ---
+
+    def before_wait(self) -> float | None:
+        """As `Served.before_wait`."""
+        deadline = self.resolver.next_timeout()
+        for other in (self.bridge.next_timeout(), self.clients.next_timeout()):
+            if other is not None and (deadline is None or other < deadline):
+                deadline = other
+        for when, _ in self._later:
+            if deadline is None or when < deadline:
+                deadline = when
+        self._deadline = deadline
+        return None if deadline is None else deadline - time.monotonic()
+
+    def begin(self) -> float:
+        """As `Served.begin`."""
+        now = time.monotonic()
+        deadline = self._deadline
+        if deadline is not None and deadline <= now:
+            for owner in (self.resolver, self.bridge, self.clients):
+                try:
+                    owner.on_timeout(now)
+                except Exception as problem:
+                    self._report(problem)
+            due = [callback for when, callback in self._later if when <= now]
+            self._later = [entry for entry in self._later if entry[0] > now]
+            for callback in due:
+                callback()
+        return now
+
+    def on_tunnel_readable(self, now: float) -> None:
+        """There is none."""
+
+    def on_readable(self, socket: Any, now: float) -> None:
+        """As `Served.on_readable`."""
+        try:
+            socket.owner.on_readable(socket, now)
+        except Exception as problem:
+            self._give_up(socket, problem)
+
+    def on_writable(self, socket: Any, now: float) -> None:
+        """As `Served.on_writable`."""
+        try:
+            socket.owner.on_writable(socket, now)
+        except Exception as problem:
+            self._give_up(socket, problem)
+
+    def finish(self, now: float) -> None:
+        """As `Served.finish`."""
+        try:
+            self.clients.flush(now)
+        except Exception as problem:
+            self._report(problem)
+
+    # A defect must cost one query or connection, not the service.
+
+    def _give_up(self, socket: Any, problem: Exception) -> None:
+        self._report(problem)
+        if not isinstance(socket, (UdpListener, TcpListener)):
+            with contextlib.suppress(Exception):
+                socket.watch(readable=False, writable=False)
+
+    def _report(self, problem: Exception) -> None:
+        frames = traceback.extract_tb(problem.__traceback__)
+        at = f" at {frames[-1].name}:{frames[-1].lineno}" if frames else ""
+        self.emit(EngineError(time.monotonic(), "resolver", f"internal error: {problem!r}{at}"))
+
+
+__all__ = ["DnsServer", "NoBook"]

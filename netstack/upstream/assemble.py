@@ -1,0 +1,50 @@
+"""The resolver that a configuration asks for.
+
+Responsible for: which stages stand between the bridge and the upstreams, and in which order.
+Refuses to know: what any of them does.
+
+Only what is configured is built and imported: without a setting for it, no stage costs anything.
+"""
+
+from __future__ import annotations
+
+from netstack.config import Config
+from netstack.core.errors import ConfigError
+from netstack.core.events import EventSink
+from netstack.core.ports import Dialer, Entropy, Resolver
+from netstack.core.stats import Stats
+from netstack.dns.stage import Stage
+from netstack.upstream.proxy import ProxyResolver
+from netstack.upstream.url import UpstreamUrl, parse_upstream
+
+
+class TcpOnly(Stage):
+    """Asks over TCP whatever the client used."""
+
+    def query(self, token: int, message: bytes, now: float, over_tcp: bool = False) -> None:
+        """As `Resolver.query`."""
+        self.inner.query(token, message, now, True)
+
+
+def make_resolver(config: Config, dialer: Dialer, entropy: Entropy, stats: Stats, emit: EventSink) -> Resolver:
+    """The chain of resolvers for `config`. Raises ConfigError."""
+    dns = config.dns
+    if not dns.upstreams:
+        return ProxyResolver(dialer, dns.servers, entropy, timeout=dns.timeout, stats=stats)
+    upstreams = [_upstream(each) for each in dns.upstreams]
+    schemes = {upstream.scheme for upstream in upstreams}
+    if len(schemes) > 1:
+        raise ConfigError("dns.upstreams: udp:// and tcp:// cannot be mixed")
+    endpoints = [upstream.endpoint for upstream in upstreams]
+    proxy = ProxyResolver(dialer, endpoints, entropy, timeout=dns.timeout, stats=stats)
+    return TcpOnly(proxy) if schemes == {"tcp"} else proxy
+
+
+def _upstream(text: str) -> UpstreamUrl:
+    try:
+        upstream = parse_upstream(text)
+    except ConfigError as problem:
+        raise ConfigError(f"dns.upstreams: {problem}") from None
+    if upstream.scheme not in ("udp", "tcp"):
+        raise ConfigError(f"dns.upstreams: {text!r}: only udp:// and tcp:// can be asked")
+    return upstream

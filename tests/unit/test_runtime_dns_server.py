@@ -1,0 +1,168 @@
+"""The stand-alone resolver as a whole, its loop turned by hand; loopback only, no upstream."""
+
+import socket
+import struct
+
+import pytest
+
+from netstack.config import Config, DnsConfig, ServerConfig
+from netstack.core.errors import NetstackError
+from netstack.core.events import EngineError, QueryAnswered, QueryFailed
+from netstack.runtime.dns_server import DnsServer
+
+
+def dns_query(name, *, id):
+    wire = b"".join(bytes([len(label)]) + label.encode() for label in name.split(".")) + b"\0"
+    return struct.pack("!HHHHHH", id, 0x0100, 1, 0, 0, 0) + wire + struct.pack("!HH", 1, 1)
+
+
+def dns_answer(query, address):
+    record = b"\xc0\x0c" + struct.pack("!HHIH", 1, 1, 60, 4) + socket.inet_aton(address)
+    return query[:2] + struct.pack("!HHHHH", 0x8180, 1, 1, 0, 0) + query[12:] + record
+
+
+class Resolver:
+    """Answers at once, or not at all; `breaks` makes it raise."""
+
+    def __init__(self):
+        self.silent = False
+        self.breaks = False
+        self.closed = False
+        self.cancelled = []
+        self.over_tcp = []
+
+    def start(self, owner):
+        self.owner = owner
+
+    def query(self, token, message, now, over_tcp=False):
+        if self.breaks:
+            raise RuntimeError("broken")
+        self.over_tcp.append(over_tcp)
+        if not self.silent:
+            self.owner.on_answer(token, dns_answer(message, "192.0.2.1"), now)
+
+    def cancel(self, token):
+        self.cancelled.append(token)
+
+    def close(self):
+        self.closed = True
+
+    def next_timeout(self):
+        return None
+
+    def on_timeout(self, now):
+        pass
+
+
+@pytest.fixture
+def served():
+    """A server that listens, its resolver, and its events."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    resolver, events = Resolver(), []
+    config = Config(dns=DnsConfig(timeout=0.05), server=ServerConfig(listen=(f"127.0.0.1:{port}", f"[::1]:{port}")))
+    server = DnsServer(config, emit=events.append, make_resolver=lambda *parts: resolver)
+    server.listen()
+    server.poller.served = server
+    server.port = port
+    yield server, resolver, events
+    server.close()
+    server.poller.close()
+
+
+def rounds(server, client):
+    """Turn the loop until `client` has an answer."""
+    client.settimeout(0)
+    for _ in range(20):
+        server.poller.select(0.1)
+        try:
+            return client.recv(4096)
+        except BlockingIOError:
+            continue
+    raise AssertionError("no answer")
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+def test_a_query_over_udp(served, host):
+    server, _, events = served
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_DGRAM) as client:
+        client.connect((host, server.port))
+        client.send(dns_query("www.example", id=7))
+        answer = rounds(server, client)
+    assert answer[:2] == b"\0\x07" and bytes([192, 0, 2, 1]) in answer
+    assert [type(event) for event in events] == [QueryAnswered]
+    assert events[0].addresses == ("192.0.2.1",)
+    assert server.stats.dns_answers == 1
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+def test_a_query_over_tcp(served, host):
+    server, resolver, _ = served
+    message = dns_query("www.example", id=7)
+    with socket.create_connection((host, server.port)) as client:
+        client.sendall(struct.pack("!H", len(message)) + message)
+        answer = rounds(server, client)
+    assert answer[2:4] == b"\0\x07"
+    assert resolver.over_tcp == [True]
+
+
+def test_an_upstream_that_is_silent_is_servfail_in_time(served):
+    server, resolver, events = served
+    resolver.silent = True
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+        client.connect(("127.0.0.1", server.port))
+        client.send(dns_query("www.example", id=7))
+        answer = rounds(server, client)
+    assert answer[3] & 0xF == 2
+    assert [type(event) for event in events] == [QueryFailed]
+    assert len(resolver.cancelled) == 1
+
+
+def test_a_defect_costs_one_query_not_the_service(served):
+    server, resolver, events = served
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+        client.connect(("127.0.0.1", server.port))
+        resolver.breaks = True
+        client.send(dns_query("one.example", id=1))
+        server.poller.select(0.1)
+        resolver.breaks = False
+        client.send(dns_query("two.example", id=2))
+        assert rounds(server, client)[:2] in (b"\0\x01", b"\0\x02")
+    assert any(isinstance(event, EngineError) and "broken" in event.message for event in events)
+
+
+def test_a_callback_for_later_is_called_once(served):
+    server, _, _ = served
+    called = []
+    server.call_later(0.0, lambda: called.append(1))
+    server.poller.select(0.1)
+    server.poller.select(0.0)
+    assert called == [1]
+
+
+def test_a_place_that_is_taken_is_named(served):
+    server, _, _ = served
+    other = DnsServer(server.config, emit=lambda event: None, make_resolver=lambda *parts: Resolver())
+    with pytest.raises(NetstackError, match=rf"127.0.0.1:{server.port} \(UDP\)"):
+        other.run()
+    assert other.resolver.closed
+
+
+def test_closing_closes_the_resolver_and_every_socket(served):
+    server, resolver, _ = served
+    client = socket.create_connection(("127.0.0.1", server.port))
+    server.poller.select(0.1)
+    server.close()
+    client.settimeout(2)
+    assert client.recv(1) == b""
+    client.close()
+    assert resolver.closed
+
+
+def test_a_run_ends_when_told(served):
+    config = Config(server=ServerConfig(listen=("127.0.0.1:1",)))
+    server = DnsServer(config, emit=lambda event: None, make_resolver=lambda *parts: Resolver())
+    server.listen = lambda: None
+    server.run(on_ready=server.stop)
+    assert server.resolver.closed
