@@ -35,6 +35,7 @@ from netstack.policy.firewall import FirewallPolicy
 from netstack.policy.tracker import IpTracker
 from netstack.wire import icmp
 
+DNS_SHARE = 8  # DNS over TCP may hold this fraction of the memory
 BATCHES = 4  # read in one go before sockets have their turn
 
 
@@ -99,7 +100,9 @@ class Engine:
         self._resolver_timer = _ResolverTimer(resolver)
         self.bridge = DnsBridge(resolver, self.tracker, config.dns, config.limits, self.stats, emit, entropy)
         resolver.start(self.bridge)
-        self.dns = DnsForwarder(self.bridge, self._write_datagram, self.stats, mtu=tunnel.mtu)
+        self.dns = DnsForwarder(
+            self.bridge, self._write_datagram, self.stats, mtu=tunnel.mtu, memory=config.limits.memory // DNS_SHARE
+        )
         self.tcp = TcpForwarder(self.context, self._open_dns_stream)
         self.udp = UdpForwarder(self.context)
         self.icmp = IcmpForwarder(self.context)
@@ -270,7 +273,7 @@ class Engine:
         stats.udp_sessions = len(self.udp.sessions)
         stats.icmp_sessions = len(self.icmp.sessions)
         stats.tracked_addresses = len(self.tracker)
-        stats.buffered_octets = self.context.buffered + self.reassembler.octets
+        stats.buffered_octets = self.context.buffered + self.reassembler.octets + self.dns.held
         return stats
 
     def stop(self, now: float) -> None:

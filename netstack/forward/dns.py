@@ -27,6 +27,7 @@ IPV6_UDP_HEADERS = 48
 PENDING_MOST = 64  # unanswered queries of one connection
 OUTPUT_MOST = 131_072  # octets of answers that the app has not taken; nothing more is read from it beyond this
 OUTPUT_LIMIT = 2 * OUTPUT_MOST  # answers beyond this are replaced by SERVFAIL
+LONG_QUERY = 4096  # octets: what is longer is no ordinary query, and ends when memory is short
 
 Ready = Callable[[Stream], None]
 
@@ -34,11 +35,20 @@ Ready = Callable[[Stream], None]
 class DnsForwarder:
     """DNS of one engine. `flush` must run before the TCP write phase: streams know no time of their own."""
 
-    __slots__ = ("_bridge", "_limit_v4", "_limit_v6", "_stats", "_waiting", "_write")
+    __slots__ = ("_bridge", "_limit_v4", "_limit_v6", "_stats", "_waiting", "_write", "held", "memory")
 
     def __init__(
-        self, bridge: DnsBridge, write_datagram: Callable[[Datagram], Any], stats: Stats, *, mtu: int = 1500
+        self,
+        bridge: DnsBridge,
+        write_datagram: Callable[[Datagram], Any],
+        stats: Stats,
+        *,
+        mtu: int = 1500,
+        memory: int = 4_194_304,
     ) -> None:
+        """`memory`: octets that all streams together should hold at most."""
+        self.held = 0  # octets in all streams: queries not asked yet, answers not taken
+        self.memory = memory
         self._bridge = bridge
         self._write = write_datagram
         self._stats = stats
@@ -77,6 +87,15 @@ class DnsForwarder:
 
     # --- for streams ---
 
+    @property
+    def is_short(self) -> bool:
+        """All streams together hold more than they may."""
+        return self.held > self.memory
+
+    def count(self, reason: DropReason) -> None:
+        """Count what does not go on."""
+        self._stats.drops[reason] += 1
+
     def wake(self, stream: DnsStream) -> None:
         """`stream` has octets that want `now`."""
         self._waiting.append(stream)
@@ -101,7 +120,7 @@ class DnsStream:
     """
 
     __slots__ = (
-        "_ended", "_finished", "_forwarder", "_output", "_output_octets", "_readable", "_reader",
+        "_charged", "_ended", "_finished", "_forwarder", "_output", "_output_octets", "_readable", "_reader",
         "_ready", "_waiting", "_writable", "closed", "flow", "owner", "pending",
     )  # fmt: skip
 
@@ -114,6 +133,7 @@ class DnsStream:
         self._reader = MessageReader()
         self._output: deque[bytes] = deque()
         self._output_octets = 0
+        self._charged = 0  # octets counted in the forwarder's `held`
         self.pending = 0  # unanswered queries
         self._readable = False  # interest
         self._writable = False  # interest
@@ -152,6 +172,7 @@ class DnsStream:
             room -= len(parts[-1])
         taken = b"".join(parts)
         self._output_octets -= len(taken)
+        self._charge()
         if len(self._reader):
             self._wake()
         self._tell()
@@ -167,10 +188,14 @@ class DnsStream:
         room = self._room()
         if room <= 0:
             raise BlockingIOError
+        if len(self._reader) > LONG_QUERY and self._forwarder.is_short:
+            self._give_up()
+            return size
         if size > room:
             octets = octets[:room]
             size = room
         self._reader.feed(octets)
+        self._charge()
         self._wake()
         return size
 
@@ -200,6 +225,7 @@ class DnsStream:
         self._output.clear()
         self._output_octets = 0
         self._reader = MessageReader()
+        self._charge()
 
     def abort(self) -> None:
         """As `close`: there is no wire to reset."""
@@ -215,6 +241,19 @@ class DnsStream:
         if self.pending >= PENDING_MOST or self._output_octets >= OUTPUT_MOST:
             return 0
         return MAX_FRAME - len(self._reader)
+
+    def _charge(self) -> None:
+        octets = self._output_octets + len(self._reader)
+        self._forwarder.held += octets - self._charged
+        self._charged = octets
+
+    def _give_up(self) -> None:
+        """Memory is short and this connection has much that it does not finish: nothing more is asked on it."""
+        self._forwarder.count(DropReason.DNS_TABLE_FULL)
+        self._ended = True
+        self._reader = MessageReader()
+        self._charge()
+        self._tell()
 
     def _is_over(self) -> bool:
         return self._ended and not self.pending and not self._output
@@ -242,6 +281,7 @@ class DnsStream:
                 break
             if not self._forwarder.ask(self, message, now):
                 self._ended = True
+        self._charge()
         self._tell()
 
     def on_answer(self, ident: bytes, message: bytes, now: float) -> None:
@@ -249,11 +289,12 @@ class DnsStream:
         self.pending -= 1
         if self.closed:
             return
-        if self._output_octets + len(message) > OUTPUT_LIMIT:
+        if self._output_octets + len(message) > OUTPUT_LIMIT or self._forwarder.is_short:
             message = error_without_question(ident + b"\x01\0", Rcode.SERVFAIL)
         framed = frame(message)
         self._output.append(framed)
         self._output_octets += len(framed)
+        self._charge()
         if len(self._reader) or self._finished:
             self._wake()
         self._tell()

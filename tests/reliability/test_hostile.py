@@ -301,3 +301,21 @@ def test_many_stalled_flows_stay_within_the_memory_budget() -> None:
     assert world.stats.shed_flows > 0
     assert 5 <= len(world.engine.tcp.table) < 60, "no more go than must"
     assert_serves(world)
+
+
+def test_unfinished_queries_over_tcp_stay_within_their_share_of_memory() -> None:
+    """Each announces a message of 65,535 octets and sends all but the end of it."""
+    world = world_of(limits={"memory": 2_000_000})
+    for number in range(60):
+        source = Endpoint.of("10.0.0.2", 30_000 + number)
+        [syn_ack] = world.send(world.tcp_packet(SYN, 1, source=source, destination=GATEWAY))
+        for at in range(0, 60_000, 1200):
+            piece = (b"\xff\xff" if at == 0 else b"") + bytes(1200)
+            world.send(world.tcp_packet(ACK, 2 + at + 2 * bool(at), syn_ack.seq + 1, piece, source=source,
+                                        destination=GATEWAY))  # fmt: skip
+    assert world.engine.dns.held <= 250_000 + 60 * 6000
+    assert world.stats.drops[DropReason.DNS_TABLE_FULL] > 0
+    assert_sound(world)
+    assert_serves(world)
+    world.run(60.0)
+    assert world.engine.dns.held == 0
