@@ -221,7 +221,7 @@ class TcpForwarder:
                 flow.resume_reading()
 
     def _relieve(self, now: float) -> None:
-        """Windows that were given away have filled the budget: of the flows that hold something, the idle longest go."""
+        """Windows that were given away filled the budget: of the flows that hold something, the idle longest go."""
         context = self.context
         memory = context.config.limits.memory
         enough = memory - memory // RELIEF_SHARE
