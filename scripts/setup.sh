@@ -63,6 +63,11 @@ install_package() {
         rm -rf "$venv"
         make_venv "$venv"
     fi
+    missing=$(missing_for_native "$venv/bin/python")
+    if [ -n "$missing" ] && can_install; then
+        say "setup: installing$missing for the native codec"
+        apt_install "$missing" || say "setup: they could not be installed"
+    fi
     say "setup: installing netstack[$extras] into $venv"
     "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --editable ".[$extras]"
     codec=$("$venv/bin/python" -c 'from netstack.codec import load; print(type(load()).__name__)')
@@ -74,21 +79,22 @@ install_package() {
     fi
 }
 
+# What a native build by this Python lacks.
+missing_for_native() {
+    command -v cc >/dev/null 2>&1 || command -v gcc >/dev/null 2>&1 || printf ' gcc libc6-dev'
+    "$1" -c 'import os, sysconfig, sys; sys.exit(not os.path.exists(os.path.join(sysconfig.get_paths()["include"], "Python.h")))' ||
+        printf ' python3-dev'
+}
+
 # program=package,package: what the interop tests start, and what native builds need.
 PROGRAMS="ip=iproute2 ping=iputils-ping dig=dnsutils curl=curl dnsmasq=dnsmasq-base nft=nftables sysctl=procps tshark=tshark
-unshare=util-linux gcc=gcc,libc6-dev clang=clang,libclang-rt-dev"
+unshare=util-linux clang=clang,libclang-rt-dev"
 
 install_system() {
     missing=
     for pair in $PROGRAMS; do
         PATH="$PATH:/usr/sbin:/sbin" command -v "${pair%%=*}" >/dev/null 2>&1 || missing="$missing $(echo "${pair#*=}" | tr , ' ')"
     done
-    python=$(find_python)
-    if [ -z "$python" ] || ! "$python" -c '
-import os, sysconfig, sys
-sys.exit(not os.path.exists(os.path.join(sysconfig.get_paths()["include"], "Python.h")))'; then
-        missing="$missing python3-dev"
-    fi
     [ -n "$missing" ] || return 0
     if can_install; then
         say "setup: installing$missing"
