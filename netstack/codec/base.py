@@ -98,11 +98,15 @@ class PacketBatch:
     def items(self) -> Iterator[Parsed]:
         """What was read, in order of arrival (a super-segment stands where its first segment did)."""
         view = self.view
-        used = memoryview(self.descriptors)[: self.count * DESCRIPTOR_SIZE]
+        records: Iterable[tuple[Any, ...]]
+        if self.count == 1:  # an echo's batch: not worth an iterator
+            records = (DESCRIPTOR.unpack_from(self.descriptors),)
+        else:
+            records = DESCRIPTOR.iter_unpack(memoryview(self.descriptors)[: self.count * DESCRIPTOR_SIZE])
         for (
             kind, bits, flags, tos, nsegs, reason, hop_limit, key, window, seq, ack, ts_val, ts_ecr,
             packet_at, packet_len, payload_at, payload_len, options_at, options_len, ack_advance,
-        ) in DESCRIPTOR.iter_unpack(used):  # fmt: skip
+        ) in records:  # fmt: skip
             packet = view[packet_at : packet_at + packet_len]
             payload = view[payload_at : payload_at + payload_len] if payload_len else EMPTY
             if kind == KIND_TCP:

@@ -53,9 +53,10 @@ class _Peer:
     """One destination of a mapping."""
 
     __slots__ = ("endpoint", "flow", "flow_id", "header", "judged_at", "key", "octets_down", "octets_up", "place",
-                 "policy", "port", "reply_key", "size")  # fmt: skip
+                 "policy", "port", "reply_key", "session", "size")  # fmt: skip
 
-    def __init__(self, key: bytes, flow: FiveTuple, flow_id: int) -> None:
+    def __init__(self, session: UdpSession, key: bytes, flow: FiveTuple, flow_id: int) -> None:
+        self.session = session
         self.key = key
         self.reply_key = reverse_key(key)
         self.flow = flow
@@ -134,6 +135,7 @@ class UdpForwarder:
     def __init__(self, context: Context) -> None:
         self.context = context
         self.sessions: dict[bytes, UdpSession] = {}  # least recently used first
+        self.peers: dict[bytes, _Peer] = {}  # of all sessions
         self.answered: dict[bytes, UdpSession] = {}  # those of them that wait for nothing, in order of their answers
 
     # --- from the app ---
@@ -144,9 +146,7 @@ class UdpForwarder:
         if datagram.hop_limit <= 1 and not is_group(key_destination(key)):
             self._expired(datagram, now)
             return
-        ident = key[:1] + key[2:18] + key[34:36]
-        session = self.sessions.get(ident)
-        peer = session.peers.get(key) if session is not None else None
+        peer = self.peers.get(key)
         context = self.context
         if (
             peer is None
@@ -156,6 +156,8 @@ class UdpForwarder:
         ):
             flow = peer.flow if peer is not None else unpack_key(key)
             verdict = context.policy.decide(flow, now, datagram.payload)
+            ident = key[:1] + key[2:18] + key[34:36]
+            session = self.sessions.get(ident)
             if not verdict.allowed and not (peer is not None and verdict.reason is Reason.MODE):
                 context.stats.udp_blocked += 1
                 context.drop(block_reason(verdict))
@@ -174,19 +176,16 @@ class UdpForwarder:
                 context.emit(FlowOpened(now, peer.flow_id, flow, verdict))
             peer.judged_at = now
             peer.policy = context.policy.version
-        assert session is not None
-        self._send(session, peer, datagram, now)
+        self._send(peer.session, peer, datagram, now)
 
     def on_run(self, run: DatagramRun, now: float) -> None:
         """Several datagrams of one flow: in one piece when nothing has to be decided about each."""
         key = run.key
-        session = self.sessions.get(key[:1] + key[2:18] + key[34:36])
-        peer = session.peers.get(key) if session is not None else None
+        peer = self.peers.get(key)
         policy = self.context.policy
         if (
-            session is None
-            or peer is None
-            or session.runs is None
+            peer is None
+            or (runs := peer.session.runs) is None
             or run.hop_limit <= 1
             or now - peer.judged_at > REJUDGE
             or peer.policy != policy.version
@@ -195,9 +194,9 @@ class UdpForwarder:
             for datagram in run.datagrams():
                 self.on_datagram(datagram, now)
             return
-        payload = run.payload
+        payload, session = run.payload, peer.session
         try:
-            sent = session.runs.send_run(payload, run.size, peer.place)
+            sent = runs.send_run(payload, run.size, peer.place)
         except OSError:
             sent = 0
         if sent:
@@ -248,8 +247,8 @@ class UdpForwarder:
     def _add_peer(self, session: UdpSession, key: bytes, flow: FiveTuple, now: float) -> _Peer:
         if len(session.peers) >= PEERS:
             self._forget_peer(session, next(iter(session.peers.values())), "shed", now)
-        peer = _Peer(key, flow, self.context.next_flow_id())
-        session.peers[key] = peer
+        peer = _Peer(session, key, flow, self.context.next_flow_id())
+        session.peers[key] = self.peers[key] = peer
         session.by_place[peer.place] = peer
         address = peer.endpoint.address
         if session.addresses is not None:
@@ -262,7 +261,7 @@ class UdpForwarder:
         return peer
 
     def _forget_peer(self, session: UdpSession, peer: _Peer, how: str, now: float) -> None:
-        del session.peers[peer.key]
+        del session.peers[peer.key], self.peers[peer.key]
         session.by_place.pop(peer.place, None)
         address = peer.endpoint.address
         if session.addresses is not None:

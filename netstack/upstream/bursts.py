@@ -60,6 +60,9 @@ class Bursts:
         if count < 0:
             raise OSError(-count, os.strerror(-count))
         octets = self._view
+        if count == 1:
+            sender, datagrams, size, at, length = RECORD.unpack_from(view)
+            return [(sender, datagrams, size, octets[at : at + length])], self._used[0] == SLOTS
         runs = [
             (sender, datagrams, size, octets[at : at + length])
             for sender, datagrams, size, at, length in RECORD.iter_unpack(view[: count * RECORD.size])
