@@ -1,0 +1,590 @@
+"""The cache: answers kept for their TTL, negative ones too, stale ones when the upstream is silent.
+
+Responsible for: what may be kept and for how long, TTLs that count down, coalescing equal questions, serving stale
+before the client asks again, refreshing popular entries early, the size cap, flushing.
+Refuses to know: upstreams, policy; answers are kept as upstream gave them, so `answers` works on hits as well.
+RFCs: 1035 3.2.1, 2181 8, 2308 (negative), 8767 (stale), 8914 (the error code of a stale answer), 4035 (DO, CD),
+6840 5.7 (AD), 7871 (client subnet), 7873 (cookies), 5452 (one upstream query for many equal ones).
+
+An entry belongs to folded name, type, class, the DO, CD and AD bits, the client subnet when one is sent, and the
+label of the upstream set that answers the name. A network change empties the cache: another network, another truth.
+
+A hit must cost next to nothing, so the whole query but its id is the key of a `_View`: the octets around the records
+for exactly this client's spelling and EDNS. The records are patched once a second at offsets known beforehand.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections import OrderedDict, deque
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from netstack.core.ports import Resolver
+from netstack.dns.edns import CLIENT_SUBNET, COOKIE, STALE_ANSWER, Edns, emit_opt, read_edns
+from netstack.dns.filter import read_answer
+from netstack.dns.message import (
+    AA,
+    AAAA,
+    CD,
+    FIXED,
+    HEADER,
+    HEADER_SIZE,
+    OPCODE,
+    OPT,
+    QR,
+    RD,
+    SOA,
+    TC,
+    A,
+    Question,
+    is_answer_to,
+    parse_question,
+    skip_name,
+)
+from netstack.dns.records import IN, emit_message, read_message, wire_name
+from netstack.dns.stage import Stage, earlier
+
+_AD = 0x0020
+_COUNTS = struct.Struct("!HHHH")
+_TTL = struct.Struct("!I")
+_NOERROR, _NXDOMAIN = 0, 3
+_NOT_KEPT = frozenset((0, OPT, *range(128, 256)))  # meta types and QTYPEs (RFC 6895 3.1)
+_MOST_VIEWS = 4  # spellings of one question
+_MOST_ASKED = 8192  # upstream queries of this stage's own
+_OVERHEAD = 900  # octets that an entry costs beside its octets (measured, CPython 3.11)
+_VIEW_OVERHEAD = 350
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CacheSettings:
+    """What the cache keeps."""
+
+    octets: int = 4_194_304
+    """Size cap with everything that an entry costs; the entry that was not used for longest goes first."""
+    ttl_max: int = 86_400
+    """Seconds that a positive answer is kept at most."""
+    negative_max: int = 3_600
+    """Seconds that NXDOMAIN or NODATA is kept at most (RFC 2308 5: one to three hours)."""
+    stale: int = 86_400
+    """Seconds after its end for which an entry may be served when the upstream fails; 0 for never."""
+    stale_after: float = 1.8
+    """Seconds without an upstream answer until the stale one leaves: before the client's retry (RFC 8767 5)."""
+    stale_ttl: int = 30
+    """TTL of stale records."""
+    stale_recheck: float = 5.0
+    """Seconds between attempts to refresh an entry whose upstream failed; it is served stale at once meanwhile."""
+    prefetch_hits: int = 3
+    """An entry that was used this often is refreshed in its last tenth; 0 for never."""
+
+
+@dataclass(slots=True, eq=False)
+class _Entry:
+    """One kept answer. `body` is its records without OPT, `ttls` offset in the body and TTL of each."""
+
+    key: bytes
+    flags: int
+    counts: tuple[int, int, int]
+    body: bytes
+    ttls: list[tuple[int, int]]
+    stored: float
+    expires: float
+    fresh_until: float  # until when a hit needs no thought
+    ask: bytes  # the query that refreshes it
+    subnet: bytes  # the client subnet option as upstream returned it
+    octets: int
+    views: list[bytes]
+    patched: bytes
+    age: int = 0  # of `patched`
+    hits: int = 0
+    failing: bool = False
+    recheck_at: float = 0.0
+
+
+_View = tuple[_Entry, bytes, bytes]  # what comes before and behind the records
+
+
+@dataclass(slots=True, eq=False)
+class _Asked:
+    """An upstream query of this stage. `waiting` holds the callers' tokens with the ids that they used."""
+
+    token: int
+    message: bytes
+    question: Question
+    edns: Edns | None
+    key: bytes
+    raw: bytes
+    waiting: dict[int, bytes]
+    stale: _Entry | None = None
+
+
+class CacheStage(Stage):
+    """`hits`, `misses`, `stale_answers`, `prefetches` and `evictions` count; `octets` is what is held."""
+
+    __slots__ = (
+        "_asked", "_by_raw", "_entries", "_scope", "_settings", "_stale_at", "_views", "_waiting", "epoch",
+        "evictions", "hits", "misses", "octets", "prefetches", "stale_answers",
+    )  # fmt: skip
+
+    def __init__(
+        self, inner: Resolver, settings: CacheSettings | None = None, *, scope: Callable[[bytes], bytes] | None = None
+    ) -> None:
+        """`scope` gives a short label of the upstream set that answers a name (folded wire form); None for one set.
+
+        When the labels of names change, call `flush()`.
+        """
+        super().__init__(inner)
+        self._settings = settings or CacheSettings()
+        self._scope = scope
+        self._entries: OrderedDict[bytes, _Entry] = OrderedDict()  # least recently used first
+        self._views: dict[bytes, _View] = {}
+        self._asked: dict[int, _Asked] = {}
+        self._by_raw: dict[bytes, _Asked] = {}
+        self._waiting: dict[int, int] = {}  # caller's token -> own token
+        self._stale_at: deque[tuple[float, int]] = deque()
+        self.octets = self.hits = self.misses = self.stale_answers = self.prefetches = self.evictions = 0
+        self.epoch = 0
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    # --- queries ---
+
+    def query(self, token: int, message: bytes, now: float, over_tcp: bool = False) -> None:
+        """As `Resolver.query`; a hit is answered before this returns."""
+        view = self._views.get(message[2:])
+        if view is not None:
+            entry, head, tail = view
+            if now < entry.fresh_until:
+                age = int(now - entry.stored)
+                if age != entry.age:
+                    _patch(entry, age)
+                entry.hits += 1
+                self.hits += 1
+                self._entries.move_to_end(entry.key)
+                self.owner.on_answer(token, message[:2] + head + entry.patched + tail, now)
+                return
+        self._look_up(token, message, now, over_tcp)
+
+    def _look_up(self, token: int, message: bytes, now: float, over_tcp: bool) -> None:
+        read = _read_query(message)
+        if read is None or len(self._asked) >= _MOST_ASKED:
+            self.inner.query(token, message, now, over_tcp)
+            return
+        question, edns = read
+        key = self._key(message, question, edns)
+        entry = self._entries.get(key)
+        if entry is not None:
+            if now < entry.expires:
+                self._hit(token, message, question, edns, entry, now)
+                return
+            if now >= entry.expires + self._settings.stale:
+                self._remove(entry)
+                entry = None
+        self.misses += 1
+        if entry is not None and entry.failing:
+            self._tell_stale(token, message, question, edns, entry, now)
+            if now >= entry.recheck_at:
+                entry.recheck_at = now + self._settings.stale_recheck
+                self._refresh(entry, now)
+            return
+        self._ask(token, message, question, edns, key, entry, now, over_tcp)
+
+    def _key(self, message: bytes, question: Question, edns: Edns | None) -> bytes:
+        variant = message[3] & (CD | _AD)
+        subnet = None
+        if edns is not None:
+            variant |= edns.dnssec_ok
+            if edns.options:
+                subnet = edns.option(CLIENT_SUBNET)
+        key = question.folded + bytes((variant,))
+        if self._scope is not None:
+            key += self._scope(question.folded[:-4]) + b"\0"
+        return key if subnet is None else key + subnet
+
+    def _hit(
+        self, token: int, message: bytes, question: Question, edns: Edns | None, entry: _Entry, now: float
+    ) -> None:
+        """A hit by its key: a first spelling, options, or the last tenth of its time."""
+        self.hits += 1
+        entry.hits += 1
+        self._entries.move_to_end(entry.key)
+        age = int(now - entry.stored)
+        if age != entry.age:
+            _patch(entry, age)
+        head, tail = _around(message, question, edns, entry)
+        if now >= entry.fresh_until:
+            entry.fresh_until = entry.expires
+            popular = self._settings.prefetch_hits
+            if popular and entry.hits >= popular:
+                self.prefetches += 1
+                self._refresh(entry, now)
+        if (edns is None or not edns.options) and message[2:] not in self._views:
+            self._keep_view(message[2:], entry, head, tail)
+        self.owner.on_answer(token, message[:2] + head + entry.patched + tail, now)
+
+    def _keep_view(self, raw: bytes, entry: _Entry, head: bytes, tail: bytes) -> None:
+        if self._entries.get(entry.key) is not entry:  # flushed by the refresh that this hit caused
+            return
+        if len(entry.views) >= _MOST_VIEWS:
+            self._drop_view(entry, entry.views[0])
+        self._views[raw] = (entry, head, tail)
+        entry.views.append(raw)
+        self._grow(entry, _view_octets(raw))
+
+    def _drop_view(self, entry: _Entry, raw: bytes) -> None:
+        entry.views.remove(raw)
+        self._views.pop(raw, None)
+        self._grow(entry, -_view_octets(raw))
+
+    def _grow(self, entry: _Entry, octets: int) -> None:
+        entry.octets += octets
+        self.octets += octets
+        if octets > 0:
+            self._make_room()
+
+    def _tell_stale(
+        self, token: int, message: bytes, question: Question, edns: Edns | None, entry: _Entry, now: float
+    ) -> None:
+        self.stale_answers += 1
+        head, tail = _around(message, question, edns, entry, STALE_ANSWER)
+        body = bytearray(entry.body)
+        for offset, _ in entry.ttls:
+            _TTL.pack_into(body, offset, self._settings.stale_ttl)
+        self.owner.on_answer(token, message[:2] + head + bytes(body) + tail, now)
+
+    # --- asking upstream ---
+
+    def _ask(
+        self,
+        token: int,
+        message: bytes,
+        question: Question,
+        edns: Edns | None,
+        key: bytes,
+        stale: _Entry | None,
+        now: float,
+        over_tcp: bool,
+    ) -> None:
+        raw = message[2:] + (b"\1" if over_tcp else b"")
+        asked = self._by_raw.get(raw)
+        if asked is not None:  # the same question is on its way already
+            asked.waiting[token] = message[:2]
+            self._waiting[token] = asked.token
+            if asked.stale is not None:
+                self._stale_at.append((now + self._settings.stale_after, asked.token))
+            return
+        own = self.own_token()
+        asked = _Asked(own, message, question, edns, key, raw, {token: message[:2]}, stale)
+        self._asked[own] = self._by_raw[raw] = asked
+        self._waiting[token] = own
+        if stale is not None:
+            self._stale_at.append((now + self._settings.stale_after, own))
+        self.inner.query(own, message, now, over_tcp)
+
+    def _refresh(self, entry: _Entry, now: float) -> None:
+        """Ask again what gave `entry`, with nobody waiting."""
+        message = entry.ask
+        raw = message[2:]
+        if raw in self._by_raw or len(self._asked) >= _MOST_ASKED:
+            return
+        read = _read_query(message)
+        if read is not None:
+            own = self.own_token()
+            stale = entry if self._settings.stale else None
+            self._asked[own] = self._by_raw[raw] = _Asked(own, message, *read, entry.key, raw, {}, stale)
+            self.inner.query(own, message, now, False)
+
+    def cancel(self, token: int) -> None:
+        """As `Resolver.cancel`; the upstream query ends with the last one who waits for it."""
+        own = self._waiting.pop(token, None)
+        if own is None:
+            self.inner.cancel(token)
+            return
+        asked = self._asked.get(own)
+        if asked is not None:
+            asked.waiting.pop(token, None)
+            if not asked.waiting:
+                self._take(own)
+                self.inner.cancel(own)
+
+    def _take(self, own: int) -> _Asked | None:
+        asked = self._asked.pop(own, None)
+        if asked is not None:
+            self._by_raw.pop(asked.raw, None)
+            for token in asked.waiting:
+                self._waiting.pop(token, None)
+        return asked
+
+    # --- from upstream ---
+
+    def on_answer(self, token: int, message: bytes, now: float) -> None:
+        """As `ResolverOwner.on_answer`: kept if it may be, and given to all who wait for it."""
+        asked = self._take(token)
+        if asked is None:
+            self.owner.on_answer(token, message, now)
+            return
+        stale = asked.stale
+        if len(message) >= HEADER_SIZE and message[3] & 0xF not in (_NOERROR, _NXDOMAIN) and stale is not None:
+            self._fall_back(asked, stale, now)  # RFC 8767 4: other codes do not replace what was known
+            return
+        self._keep(asked, message, now)
+        rest = message[2:]
+        for waiting, ident in asked.waiting.items():
+            self.owner.on_answer(waiting, ident + rest, now)
+
+    def on_failure(self, token: int, why: str, now: float) -> None:
+        """As `ResolverOwner.on_failure`; a stale answer is better than none."""
+        asked = self._take(token)
+        if asked is None:
+            self.owner.on_failure(token, why, now)
+        elif asked.stale is not None:
+            self._fall_back(asked, asked.stale, now)
+        else:
+            for waiting in asked.waiting:
+                self.owner.on_failure(waiting, why, now)
+
+    def _fall_back(self, asked: _Asked, stale: _Entry, now: float) -> None:
+        stale.failing = True
+        stale.recheck_at = now + self._settings.stale_recheck
+        self._tell_all_stale(asked, stale, now)
+
+    def _tell_all_stale(self, asked: _Asked, stale: _Entry, now: float) -> None:
+        waiting, asked.waiting = asked.waiting, {}
+        rest = asked.message[2:]
+        for token, ident in waiting.items():
+            self._waiting.pop(token, None)
+            self._tell_stale(token, ident + rest, asked.question, asked.edns, stale, now)
+
+    def _keep(self, asked: _Asked, message: bytes, now: float) -> None:
+        found = _examine(message, asked.question, asked.message, self._settings)
+        if found is None:
+            return
+        flags, counts, body, ttls, lifetime, opt = found
+        subnet = b""
+        if asked.edns is not None and asked.edns.options and opt:
+            option = Edns(0, 0, 0, opt[11:]).option(CLIENT_SUBNET)
+            if option is not None:
+                subnet = CLIENT_SUBNET.to_bytes(2, "big") + len(option).to_bytes(2, "big") + option
+        octets = _OVERHEAD + 2 * len(body) + len(asked.key) + len(asked.message) + 120 * len(ttls)
+        if octets > self._settings.octets >> 3:
+            return
+        expires = now + lifetime
+        fresh_until = expires - lifetime / 10 if lifetime >= 10 and self._settings.prefetch_hits else expires
+        entry = _Entry(
+            asked.key, flags, counts, body, ttls, now, expires, fresh_until, _plain_query(asked), subnet, octets, [],
+            body, age=0,
+        )  # fmt: skip
+        old = self._entries.get(asked.key)
+        if old is not None:
+            self._remove(old)
+        self._entries[asked.key] = entry
+        _patch(entry, 0)
+        self.octets += octets
+        self._make_room()
+
+    # --- size, time, change ---
+
+    def _make_room(self) -> None:
+        while self.octets > self._settings.octets and self._entries:
+            self._remove(next(iter(self._entries.values())))
+            self.evictions += 1
+
+    def _remove(self, entry: _Entry) -> None:
+        del self._entries[entry.key]
+        for raw in entry.views:
+            self._views.pop(raw, None)
+        self.octets -= entry.octets
+
+    def flush(self, name: str = "", *, subtree: bool = False) -> int:
+        """Forget the answers for `name` (with `subtree`, also for every name under it), or all when it is empty.
+
+        What is being asked at the moment will not fall back to a stale answer. Returns how many went.
+        """
+        below = super().flush(name, subtree=subtree)
+        wire = wire_name(name) if name else b"\0"
+        if wire is None:
+            return below
+        everything = not name
+        gone = [entry for entry in self._entries.values() if everything or _is_of(entry.key, wire, subtree)]
+        for entry in gone:
+            self._remove(entry)
+        for asked in self._asked.values():
+            if asked.stale is not None and self._entries.get(asked.stale.key) is not asked.stale:
+                asked.stale = None
+        return below + len(gone)
+
+    def network_changed(self, now: float) -> None:
+        """As `Resolver.network_changed`: a new epoch, nothing known yet."""
+        self.epoch += 1
+        self.flush()
+        super().network_changed(now)
+
+    def close(self) -> None:
+        """As `Resolver.close`; queries that are pending are forgotten."""
+        self._asked.clear()
+        self._by_raw.clear()
+        self._waiting.clear()
+        self._stale_at.clear()
+        super().close()
+
+    def next_timeout(self) -> float | None:
+        """The earliest moment at which a stale answer is due, or the inner resolver's."""
+        due = self._stale_at
+        while due and ((asked := self._asked.get(due[0][1])) is None or asked.stale is None or not asked.waiting):
+            due.popleft()
+        return earlier(due[0][0] if due else None, self.inner.next_timeout())
+
+    def on_timeout(self, now: float) -> None:
+        """Serve stale what upstream did not answer in time; its answer is still welcome for the next one."""
+        due = self._stale_at
+        while due and due[0][0] <= now:
+            asked = self._asked.get(due.popleft()[1])
+            if asked is not None and asked.stale is not None and asked.waiting:
+                self._fall_back(asked, asked.stale, now)
+        self.inner.on_timeout(now)
+
+
+# --- messages ---
+
+
+def _read_query(message: bytes) -> tuple[Question, Edns | None] | None:
+    """Question and EDNS of a query whose answer may be kept; None for any other."""
+    if len(message) < HEADER_SIZE:
+        return None
+    _, flags, questions, answers, authorities, additionals = HEADER.unpack_from(message)
+    if flags & (QR | OPCODE | TC | RD) != RD or (questions, answers, authorities) != (1, 0, 0) or additionals > 1:
+        return None
+    question = parse_question(message)
+    if question is None or question.cls != IN or question.type in _NOT_KEPT:
+        return None
+    at = HEADER_SIZE + len(question.wire)
+    if not additionals:
+        return (question, None) if at == len(message) else None
+    edns = read_edns(message, at)
+    if edns is None or message[edns.at + 6] or edns.end != len(message):  # TSIG, another version, more behind it
+        return None
+    return question, edns
+
+
+def _plain_query(asked: _Asked) -> bytes:
+    """The query without what belongs to one client only (a cookie, padding); with its subnet."""
+    edns = asked.edns
+    if edns is None or not edns.options:
+        return asked.message
+    subnet = edns.option(CLIENT_SUBNET)
+    kept = b"" if subnet is None else CLIENT_SUBNET.to_bytes(2, "big") + len(subnet).to_bytes(2, "big") + subnet
+    return asked.message[: edns.at] + emit_opt(edns.dnssec_ok, kept)
+
+
+def _around(
+    message: bytes, question: Question, edns: Edns | None, entry: _Entry, extra: bytes = b""
+) -> tuple[bytes, bytes]:
+    """What goes before (without the id) and behind the records of `entry` for this client."""
+    answers, authorities, additionals = entry.counts
+    tail = b""
+    if edns is not None:
+        options = extra
+        if edns.options:
+            options += entry.subnet
+            cookie = edns.option(COOKIE)
+            if cookie is not None and len(cookie) >= 16:  # RFC 7873 5.3: who sent a server cookie wants one back
+                options += COOKIE.to_bytes(2, "big") + len(cookie).to_bytes(2, "big") + cookie
+        tail = emit_opt(edns.dnssec_ok, options)
+        additionals += 1
+    flags = entry.flags | RD | message[3] & CD
+    head = flags.to_bytes(2, "big") + _COUNTS.pack(1, answers, authorities, additionals) + question.wire
+    return head, tail
+
+
+def _patch(entry: _Entry, age: int) -> None:
+    """Make `entry.patched` the records as they are `age` seconds later."""
+    body = bytearray(entry.body)
+    pack = _TTL.pack_into
+    for offset, ttl in entry.ttls:
+        pack(body, offset, ttl - age if ttl > age else 0)
+    entry.patched = bytes(body)
+    entry.age = age
+
+
+def _examine(
+    message: bytes, question: Question, query: bytes, settings: CacheSettings
+) -> tuple[int, tuple[int, int, int], bytes, list[tuple[int, int]], int, bytes] | None:
+    """Flags, counts, records without OPT, TTLs, lifetime and OPT of an answer; None when it must not be kept."""
+    if not is_answer_to(message, query[0] << 8 | query[1], question):
+        return None
+    _, flags, questions, *counts = HEADER.unpack_from(message)
+    if flags & TC or not questions or flags & 0xF not in (_NOERROR, _NXDOMAIN):
+        return None
+    base = at = HEADER_SIZE + len(question.wire)
+    size, wanted = len(message), question.type
+    ttls: list[tuple[int, int]] = []
+    opt_at = -1
+    positive, simple = False, True
+    negative = -1
+    lifetime = settings.ttl_max
+    for section, count in enumerate(counts):
+        for _ in range(count):
+            name_end = at + 2 if at < size and message[at] >= 0xC0 else skip_name(message, at)
+            if name_end < 0 or name_end + 10 > size or (opt_at >= 0 and section < 2):
+                return None
+            kind, cls, ttl, length = FIXED.unpack_from(message, name_end)
+            end = name_end + 10 + length
+            if end > size or (ttl > 0x7FFFFFFF and kind != OPT):  # RFC 2181 8: as if it were 0
+                return None
+            if kind == OPT:
+                if section < 2 or opt_at >= 0 or message[name_end + 4]:  # an extended RCODE
+                    return None
+                opt_at = at
+            else:
+                if opt_at >= 0:
+                    return _examine(_without_opt(message), question, query, settings)
+                if section == 0:
+                    positive = positive or (kind == wanted and cls == IN)
+                    simple = simple and kind in (A, AAAA) and length == (4 if kind == A else 16)
+                elif section == 1 and kind == SOA and length >= 22:
+                    negative = min(ttl, int.from_bytes(message[end - 4 : end], "big"))
+                    if not positive:
+                        ttl = negative  # RFC 2308 5
+                ttls.append((name_end + 4 - base, ttl))
+                if ttl < lifetime:
+                    lifetime = ttl
+            at = end
+    if not positive or flags & 0xF:
+        if negative < 0:
+            return None  # RFC 2308 5: without SOA it should not be kept
+        lifetime = min(lifetime, settings.negative_max)
+    if lifetime <= 0 or not (simple or read_answer(message, question)):
+        return None
+    body_end = at if opt_at < 0 else opt_at
+    if opt_at >= 0:
+        counts[2] -= 1
+    opt = b"" if opt_at < 0 else message[opt_at:at]
+    kept = flags & ~(AA | TC | RD | CD)
+    ttl_max = settings.ttl_max
+    capped = [(offset, ttl if ttl < ttl_max else ttl_max) for offset, ttl in ttls]
+    return kept, (counts[0], counts[1], counts[2]), message[base:body_end], capped, lifetime, opt
+
+
+def _without_opt(message: bytes) -> bytes:
+    """`message` written anew without its OPT record, which stood before others; nothing when that cannot be read."""
+    whole = read_message(message)
+    if whole is None:
+        return b""
+    whole.sections[2][:] = [record for record in whole.sections[2] if record.kind != OPT]
+    return emit_message(whole)
+
+
+def _is_of(key: bytes, wire: bytes, subtree: bool) -> bool:
+    """True when the entry with `key` is for the name `wire`, or with `subtree` for one under it."""
+    at = 0
+    while True:
+        if key.startswith(wire, at):
+            return True
+        if not subtree or not key[at]:
+            return False
+        at += 1 + key[at]
+
+
+def _view_octets(raw: bytes) -> int:
+    return _VIEW_OVERHEAD + 2 * len(raw)
