@@ -23,7 +23,8 @@ from netstack.core.events import EngineError, EventSink
 from netstack.core.ports import Entropy
 from netstack.core.stats import Stats
 from netstack.dns.bridge import DnsBridge
-from netstack.runtime.dns_listeners import Peers, TcpClients, TcpListener, UdpListener, bind, endpoint_text
+from netstack.runtime.dns_connections import TcpClients, TcpListener
+from netstack.runtime.dns_listeners import Peers, Repeats, UdpListener, bind, endpoint_text
 from netstack.runtime.entropy import SystemEntropy
 from netstack.runtime.live import ResolverFactory, assembled_resolver
 from netstack.runtime.poller import EnginePoller
@@ -72,6 +73,8 @@ class DnsServer:
         self.resolver.start(self.bridge)
         self.ask = self.bridge.ask
         self.clients = TcpClients(self)
+        # With a log every query is an event, so none is answered without being asked.
+        self.repeats = None if logged else Repeats()
         self._listeners: list[UdpListener | TcpListener] = []
         self._later: list[tuple[float, Callable[[], None]]] = []
         self._deadline: float | None = None
@@ -88,7 +91,9 @@ class DnsServer:
                 try:
                     sock = bind(host, port, kind)
                     if kind == socket.SOCK_DGRAM:
-                        self._listeners.append(UdpListener(sock, self.poller, self.bridge.ask, peers, self.stats))
+                        self._listeners.append(
+                            UdpListener(sock, self.poller, self.bridge.ask, peers, self.stats, self.repeats)
+                        )
                     else:
                         self._listeners.append(TcpListener(sock, self, peers, self.clients))
                 except OSError as problem:

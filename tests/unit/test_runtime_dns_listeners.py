@@ -1,4 +1,4 @@
-"""Listeners and connections of the stand-alone resolver, with an `ask` made of string; loopback only."""
+"""UDP listeners of the stand-alone resolver, with an `ask` made of string; loopback only."""
 
 import ipaddress
 import socket
@@ -8,10 +8,9 @@ import pytest
 
 from netstack.config import ServerConfig
 from netstack.core.drops import DropReason
-from netstack.core.flow import TCP, UDP
+from netstack.core.flow import UDP
 from netstack.core.stats import Stats
-from netstack.dns.framing import frame
-from netstack.runtime.dns_listeners import Peers, TcpClients, TcpListener, UdpListener, bind, endpoint_text
+from netstack.runtime.dns_listeners import Peers, Repeats, UdpListener, bind, endpoint_text
 
 QUESTION = b"\x01a\x00" + struct.pack("!HH", 1, 1)
 
@@ -104,165 +103,74 @@ def test_a_datagram_of_a_stranger_is_dropped_and_counted(opened, monkeypatch):
     assert server.stats.drops == {DropReason.DNS_PEER_NOT_ALLOWED: 1}
 
 
-class World:
-    """A TCP listener and what it needs."""
-
-    def __init__(self, opened, **settings):
-        self.opened = opened
-        self.server = Server(**settings)
-        self.clients = TcpClients(self.server)
-        sock = bind("127.0.0.1", 0, socket.SOCK_STREAM)
-        self.place = sock.getsockname()
-        self.listener = TcpListener(sock, self.server, Peers([]), self.clients)
-        opened += [self.listener, self.clients]
-
-    def connect(self, now=0.0):
-        client = socket.create_connection(self.place)
-        client.settimeout(2)
-        self.opened.append(client)
-        self.listener.on_readable(self.listener, now)
-        return client
-
-    def inside(self):
-        """The newest connection."""
-        return list(self.clients._clients)[-1]
-
-    def feed(self, client, octets, now=0.0):
-        client.sendall(octets)
-        inside = self.inside()
-        inside.on_readable(inside._stream, now)
-        return inside
+def answer_to(message, rcode=0):
+    return message[:2] + struct.pack("!HHHHH", 0x8180 | rcode, 1, 0, 0, 0) + QUESTION
 
 
-def test_pipelined_queries_are_answered_in_any_order_in_one_write(opened):
-    world = World(opened)
-    client = world.connect()
-    world.feed(client, frame(query(1)) + frame(query(2)) + frame(query(3))[:5])
-    assert [message[:2] for _, message, _, _ in world.server.asked] == [b"\0\x01", b"\0\x02"]
-    flow, _, _, over_tcp = world.server.asked[0]
-    assert flow.protocol == TCP and over_tcp
-    world.server.asked[1][2](b"two", 0.0)
-    world.server.asked[0][2](b"one", 0.0)
-    world.clients.flush(0.0)
-    assert client.recv(100) == frame(b"two") + frame(b"one")
-    world.feed(client, frame(query(3))[5:])
-    assert world.server.asked[2][1] == query(3)
+@pytest.fixture
+def repeating(opened):
+    """A listener that repeats answers, a client, and an `ask` that answers at once as `rcode` says, or later."""
+
+    class Box:
+        rcode = 0
+        later = False
+
+    box = Box()
+    server = box.server = Server()
+
+    def ask(flow, message, now, reply, *, over_tcp=False):
+        server.asked.append((flow, message, reply, over_tcp))
+        if not box.later:
+            reply(answer_to(message, box.rcode), now)
+        return True
+
+    sock = bind("127.0.0.1", 0, socket.SOCK_DGRAM)
+    box.repeats = Repeats()
+    listener = box.listener = UdpListener(sock, server.poller, ask, Peers([]), server.stats, box.repeats)
+    client = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    client.settimeout(2)
+    client.connect(sock.getsockname())
+    opened += [listener, client]
+
+    def exchange(ident, now):
+        client.send(query(ident))
+        listener.on_readable(listener, now)
+        if box.later:
+            server.asked[-1][2](answer_to(query(ident)), now)
+        return client.recv(500)
+
+    box.exchange = exchange
+    return box
 
 
-def test_beyond_its_bound_a_connection_is_not_read(opened):
-    world = World(opened, tcp_pending=2)
-    client = world.connect()
-    inside = world.feed(client, b"".join(frame(query(each)) for each in range(4)))
-    fd = inside._stream.fileno()
-    assert len(world.server.asked) == 2
-    assert world.server.poller.interest[fd] == (False, False)
-    world.server.asked[0][2](b"answer", 0.0)
-    world.clients.flush(0.0)
-    assert len(world.server.asked) == 3
-    world.server.asked[1][2](b"answer", 0.0)
-    world.server.asked[2][2](b"answer", 0.0)
-    world.clients.flush(0.0)
-    assert world.server.poller.interest[fd] == (True, False)
+def test_an_answer_that_was_there_at_once_is_repeated_for_a_second(repeating):
+    assert repeating.exchange(1, 10.0) == answer_to(query(1))
+    assert repeating.exchange(2, 10.9) == answer_to(query(2))
+    assert len(repeating.server.asked) == 1
+    assert repeating.server.stats.dns_queries == 1
+    repeating.exchange(3, 11.0)
+    assert len(repeating.server.asked) == 2
 
 
-def test_the_end_of_the_stream_waits_for_the_answers(opened):
-    world = World(opened)
-    client = world.connect()
-    client.sendall(frame(query(1)))
-    client.shutdown(socket.SHUT_WR)
-    inside = world.inside()
-    inside.on_readable(inside._stream, 0.0)
-    inside.on_readable(inside._stream, 0.0)
-    assert not inside.closed
-    world.server.asked[0][2](b"answer", 0.0)
-    world.clients.flush(0.0)
-    assert client.recv(100) == frame(b"answer")
-    assert client.recv(100) == b""
-    assert inside.closed and len(world.clients) == 0
+def test_an_answer_that_came_later_is_not_repeated(repeating):
+    repeating.later = True
+    repeating.exchange(1, 10.0)
+    repeating.exchange(2, 10.1)
+    assert len(repeating.server.asked) == 2
 
 
-@pytest.mark.parametrize("message", [b"", b"GET / HTTP/1.1\r\n\r\n", b"\0" * 11, b"\0\0\x80\0\0\x01" + bytes(6)])
-def test_what_is_not_a_query_ends_the_connection(opened, message):
-    world = World(opened)
-    client = world.connect()
-    inside = world.feed(client, frame(message))
-    assert inside.closed
-    assert world.server.asked == []
-    assert world.server.stats.drops == {DropReason.DNS_MALFORMED: 1}
+def test_a_failure_is_not_repeated(repeating):
+    repeating.rcode = 2
+    repeating.exchange(1, 10.0)
+    repeating.exchange(2, 10.1)
+    assert len(repeating.server.asked) == 2
 
 
-def test_an_idle_connection_is_closed_one_that_waits_is_not(opened):
-    world = World(opened, tcp_idle=10.0)
-    idle = world.connect(now=0.0)
-    busy = world.connect(now=1.0)
-    world.feed(busy, frame(query(1)), now=2.0)
-    assert world.clients.next_timeout() == 10.0
-    world.clients.on_timeout(12.5)
-    assert idle.recv(1) == b""
-    assert len(world.clients) == 1
-    assert world.clients.next_timeout() == 22.5
-
-
-def test_one_too_many_of_a_client_is_refused(opened):
-    world = World(opened, tcp_per_client=1)
-    first = world.connect()
-    second = world.connect()
-    assert second.recv(1) == b""
-    assert len(world.clients) == 1
-    assert world.server.stats.drops == {DropReason.DNS_TABLE_FULL: 1}
-    first.close()
-    inside = world.inside()
-    inside.on_readable(inside._stream, 1.0)
-    world.connect()
-    assert len(world.clients) == 1
-
-
-def test_one_too_many_of_all_costs_the_one_idle_longest(opened):
-    world = World(opened, tcp_connections=2)
-    first = world.connect(now=0.0)
-    world.connect(now=1.0)
-    world.connect(now=2.0)
-    assert first.recv(1) == b""
-    assert len(world.clients) == 2
-    assert world.server.stats.shed_flows == 1
-
-
-def test_a_reset_connection_is_forgotten_and_its_answers_find_nobody(opened):
-    world = World(opened)
-    client = world.connect()
-    inside = world.feed(client, frame(query(1)))
-    client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    client.close()
-    inside.on_readable(inside._stream, 0.0)
-    assert inside.closed
-    world.server.asked[0][2](b"answer", 0.0)
-    world.clients.flush(0.0)
-    assert len(world.clients) == 0
-
-
-def test_without_descriptors_the_listener_rests(opened, monkeypatch):
-    world = World(opened)
-
-    def none_left(self):
-        raise OSError(24, "too many open files")
-
-    monkeypatch.setattr(world.listener, "_socket", FakeSocket(world.listener._socket, none_left), raising=True)
-    world.listener.on_readable(world.listener, 0.0)
-    fd = world.listener._socket.fileno()
-    assert world.server.poller.interest[fd] == (False, False)
-    ((_, callback),) = world.server.later
-    callback()
-    assert world.server.poller.interest[fd] == (True, False)
-
-
-class FakeSocket:
-    """A socket with another accept."""
-
-    def __init__(self, real, accept):
-        self.real = real
-        self.fileno = real.fileno
-        self.close = real.close
-        self.accept = lambda: accept(self)
+def test_nothing_is_repeated_after_a_change(repeating):
+    repeating.exchange(1, 10.0)
+    repeating.repeats.clear()
+    repeating.exchange(2, 10.1)
+    assert len(repeating.server.asked) == 2
 
 
 def test_a_place_is_shown_as_it_is_written():
