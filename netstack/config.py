@@ -24,6 +24,9 @@ MODES = ("firewall", "dns-only")
 REFUSALS = ("reset", "unreachable", "drop")
 LAN_POLICIES = ("allow", "block", "resolve-only")
 QUIC_POLICIES = ("block", "allow")
+CACHE_USES = ("auto", "on", "off")
+
+_MAY_BE_ZERO = ("keepalive", "linger", "delayed_ack", "stale", "prefetch_hits")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,6 +113,30 @@ class DnsConfig:
     """Destination ports whose datagrams and connections are looked at as DNS."""
     upstreams: tuple[str, ...] = ()
     """Upstreams as URLs, udp://ADDR:PORT or tcp://ADDR:PORT, instead of `servers`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CacheConfig:
+    """The resolver's cache (RFC 2308, 8767). A network change empties it."""
+
+    use: str = "auto"
+    """on, off, or auto: on in `netstack dns`, off behind a tunnel, where apps ask the resolver that asked before."""
+    octets: int = 4_194_304
+    """Size cap with everything that an entry costs; the entry that was not used for longest goes first."""
+    ttl_max: int = 86_400
+    """Seconds that an answer is kept at most. One with TTL 0 is not kept."""
+    negative_max: int = 3_600
+    """Seconds that NXDOMAIN or NODATA is kept at most (RFC 2308 5)."""
+    stale: int = 86_400
+    """Seconds after its end for which an answer may still be served when the upstream fails (RFC 8767); 0 for never."""
+    stale_after: float = 1.8
+    """Seconds without an answer from upstream until the stale one leaves."""
+    stale_ttl: int = 30
+    """TTL of stale records."""
+    stale_recheck: float = 5.0
+    """Seconds between attempts to refresh an answer whose upstream failed."""
+    prefetch_hits: int = 3
+    """An answer that was used this often is asked for again in its last tenth; 0 for never."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -208,6 +235,7 @@ class Config:
     tcp: TcpConfig = field(default_factory=TcpConfig)
     udp: UdpConfig = field(default_factory=UdpConfig)
     dns: DnsConfig = field(default_factory=DnsConfig)
+    cache: CacheConfig = field(default_factory=CacheConfig)
     tracker: TrackerConfig = field(default_factory=TrackerConfig)
     policy: PolicyConfig = field(default_factory=PolicyConfig)
     limits: LimitsConfig = field(default_factory=LimitsConfig)
@@ -331,8 +359,9 @@ def _check(config: Config) -> None:
     _one_of("policy.lan", policy.lan, LAN_POLICIES)
     _one_of("policy.multicast", policy.multicast, ("allow", "block"))
     _one_of("tcp.on_dial_timeout", config.tcp.on_dial_timeout, REFUSALS)
-    for name in ("tunnel", "tcp", "udp", "dns", "tracker", "limits", "server"):
-        _positive(name, getattr(config, name), zero=("keepalive", "linger", "delayed_ack"))
+    _one_of("cache.use", config.cache.use, CACHE_USES)
+    for name in ("tunnel", "tcp", "udp", "dns", "tracker", "limits", "server", "cache"):
+        _positive(name, getattr(config, name), zero=_MAY_BE_ZERO)
     for server in config.dns.servers:
         parse_server(server)
     check_server(config.server)

@@ -15,7 +15,7 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
-from netstack.cli.options import EventOutput, add_dns_options, dns_settings, host_resolvers
+from netstack.cli.options import EventOutput, add_dns_options, host_resolvers, with_dns_options
 from netstack.cli.output import Output
 from netstack.cli.serving import raise_descriptor_limit
 from netstack.config import Config, load_config, parse_network, parse_server
@@ -83,9 +83,9 @@ def counters(server: DnsServer) -> dict[str, Any]:
 
 def _configuration(options: argparse.Namespace) -> Config:
     config = load_config(options.config) if options.config else Config()
-    dns = dns_settings(options)
-    if "upstreams" not in dns and not config.dns.upstreams and config.dns.servers == Config().dns.servers:
-        dns["servers"] = host_resolvers()
+    config = with_dns_options(config, options, alone=True)
+    if not config.dns.upstreams and config.dns.servers == Config().dns.servers:
+        config = dataclasses.replace(config, dns=dataclasses.replace(config.dns, servers=host_resolvers()))
     server: dict[str, Any] = {}
     if options.listen:
         server["listen"] = tuple(map(_listen, options.listen))
@@ -94,7 +94,7 @@ def _configuration(options: argparse.Namespace) -> Config:
     changed = dataclasses.replace(config.server, **server) if server else config.server
     if options.listen:
         _need_peers(changed.listen, changed.allow_peers)
-    return dataclasses.replace(config, dns=dataclasses.replace(config.dns, **dns), server=changed)
+    return dataclasses.replace(config, server=changed)
 
 
 def _listen(text: str) -> str:

@@ -51,14 +51,20 @@ def add_dns_options(parser: argparse.ArgumentParser) -> None:
         "--upstream", metavar="URL", action="append",
         help="udp://ADDR:PORT, tcp://ADDR:PORT or ADDR:PORT, may be given again; default: those of /etc/resolv.conf",
     )  # fmt: skip
+    group.add_argument("--cache", choices=("on", "off"), help="keep answers for their TTL (default: only in `dns`)")
 
 
-def dns_settings(options: argparse.Namespace) -> dict[str, Any]:
-    """The fields of `DnsConfig` that the options of `add_dns_options` set."""
-    settings: dict[str, Any] = {}
+def with_dns_options(config: Config, options: argparse.Namespace, *, alone: bool = False) -> Config:
+    """`config` with what the options of `add_dns_options` say. `alone`: there is no tunnel."""
+    dns: dict[str, Any] = {}
     if options.upstream:
-        settings["upstreams"] = tuple(options.upstream)
-    return settings
+        dns["upstreams"] = tuple(options.upstream)
+    cache = options.cache or ("on" if alone and config.cache.use == "auto" else config.cache.use)
+    return dataclasses.replace(
+        config,
+        dns=dataclasses.replace(config.dns, **dns),
+        cache=dataclasses.replace(config.cache, use=cache),
+    )
 
 
 def add_output_options(parser: argparse.ArgumentParser) -> None:

@@ -8,6 +8,8 @@ Only what is configured is built and imported: without a setting for it, no stag
 
 from __future__ import annotations
 
+import dataclasses
+
 from netstack.config import Config
 from netstack.core.errors import ConfigError
 from netstack.core.events import EventSink
@@ -28,6 +30,16 @@ class TcpOnly(Stage):
 
 def make_resolver(config: Config, dialer: Dialer, entropy: Entropy, stats: Stats, emit: EventSink) -> Resolver:
     """The chain of resolvers for `config`. Raises ConfigError."""
+    resolver = _upstreams(config, dialer, entropy, stats)
+    if config.cache.use == "on":
+        from netstack.dns.cache import CacheSettings, CacheStage
+
+        kept = {field.name: getattr(config.cache, field.name) for field in dataclasses.fields(CacheSettings)}
+        resolver = CacheStage(resolver, CacheSettings(**kept))
+    return resolver
+
+
+def _upstreams(config: Config, dialer: Dialer, entropy: Entropy, stats: Stats) -> Resolver:
     dns = config.dns
     if not dns.upstreams:
         return ProxyResolver(dialer, dns.servers, entropy, timeout=dns.timeout, stats=stats)

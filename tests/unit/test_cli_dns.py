@@ -63,6 +63,14 @@ def test_options_go_over_the_file(tmp_path):
     assert Server.made.config.server.tcp_idle == 3.0
 
 
+def test_it_caches_unless_told_otherwise(tmp_path):
+    file = tmp_path / "resolver.toml"
+    file.write_text('[cache]\nuse = "off"')
+    for arguments, use in [([], "on"), (["--cache", "off"], "off"), (["--config", str(file)], "off")]:
+        assert main(["dns", "--upstream", "192.0.2.1", *arguments]) == 0
+        assert Server.made.config.cache.use == use
+
+
 def test_ctrl_c_is_130(server):
     server.end = signal.SIGINT
     assert main(["dns", "--upstream", "192.0.2.1"]) == 130

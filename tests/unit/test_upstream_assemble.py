@@ -2,15 +2,16 @@
 
 import pytest
 
-from netstack.config import Config, DnsConfig
+from netstack.config import CacheConfig, Config, DnsConfig
 from netstack.core.errors import ConfigError
 from netstack.core.stats import Stats
 from netstack.upstream.assemble import make_resolver
 from netstack.upstream.proxy import ProxyResolver
 
 
-def made(**dns):
-    return make_resolver(Config(dns=DnsConfig(**dns)), None, None, Stats(), lambda event: None)
+def made(*, cache="auto", **dns):
+    config = Config(dns=DnsConfig(**dns), cache=CacheConfig(use=cache))
+    return make_resolver(config, None, None, Stats(), lambda event: None)
 
 
 def test_without_any_setting_it_is_the_proxy_alone():
@@ -29,3 +30,10 @@ def test_plain_upstreams_take_the_place_of_the_servers(url):
 def test_an_upstream_that_cannot_be_is_named(url):
     with pytest.raises(ConfigError, match=r"dns\.upstreams"):
         made(upstreams=(url,))
+
+
+def test_the_cache_is_there_when_it_is_wanted():
+    assert type(made(cache="off")) is ProxyResolver
+    resolver = made(cache="on")
+    assert type(resolver).__name__ == "CacheStage"
+    assert type(resolver.inner) is ProxyResolver
