@@ -140,3 +140,23 @@ def test_an_unknown_option_is_found_out():
         assert module._knows(sock, 103)
         assert not module._knows(sock, 99)
         module._ask(sock, 99)
+
+
+def test_what_the_kernel_joined_is_one_run(pair):
+    """On the loopback interface a run stays in one piece from UDP_SEGMENT to UDP_GRO."""
+    module._ask(pair.burst._socket, 104)
+    sender = BurstSocket(pair.far.dup(), Deaf(), None, memoryview(bytearray(65_535)), SHARED, pair.burst._version)
+    octets = bytes(range(250)) * 8
+    assert sender.send_run(octets, 190, place(pair.address)) == 11
+    runs, more = pair.burst.recv_runs()
+    sender.close()
+    assert not more
+    assert [(who, count, size, bytes(found)) for who, count, size, found in runs] == [(pair.place, 11, 190, octets)]
+
+
+def test_a_run_that_the_path_cannot_take_in_one_piece_goes_one_by_one(pair):
+    """Datagrams larger than the interface's MTU are fragmented, which UDP_SEGMENT refuses."""
+    sent = [bytes([n]) * 65_400 for n in range(2)]
+    pair.far.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
+    assert pair.burst.send_run(b"".join(sent), 65_400, pair.place) == 2
+    assert pair.taken(2) == sent
