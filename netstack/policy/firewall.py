@@ -20,6 +20,7 @@ from netstack.policy.quic import QuicPolicy
 from netstack.policy.tracker import IpTracker
 
 _ALLOW, _BLOCK = Action.ALLOW, Action.BLOCK
+_MULTICAST = int(Scope.MULTICAST)
 _NEVER_RESOLVED = "never resolved"
 
 
@@ -27,8 +28,8 @@ class FirewallPolicy:
     """`decide` is asked for each new TCP flow and each datagram without a session."""
 
     __slots__ = (
-        "_audit", "_dns_only", "_gateways", "_lan", "_multicast", "_off", "_quic", "_refusals",
-        "_udp_refusal", "_verdicts", "tracker", "version",
+        "_audit", "_dns_only", "_gateways", "_lan", "_lan_allowed", "_multicast", "_off", "_off_allowed", "_quic",
+        "_refusals", "_udp_refusal", "_verdicts", "tracker", "version",
     )  # fmt: skip
 
     def __init__(self, config: Config, tracker: IpTracker) -> None:
@@ -63,6 +64,9 @@ class FirewallPolicy:
         self._fix(Reason.GATEWAY, _ALLOW, "the engine's own address")
         self._fix(Reason.LAN, _ALLOW, "local destination")
         self._fix(Reason.OFF, _ALLOW, "enforcement is off")
+        # looking these up would hash two enumeration members, which is a call of Python each
+        self._lan_allowed = self._verdicts[Reason.LAN, _ALLOW, 0]
+        self._off_allowed = self._verdicts[Reason.OFF, _ALLOW, 0]
 
     def _fix(
         self, reason: Reason, action: Action, evidence: str, refusal: Refusal = Refusal.RESET, protocol: int = 0
@@ -79,13 +83,13 @@ class FirewallPolicy:
         if self._dns_only:
             return self._verdicts[Reason.MODE, _BLOCK, kind]
         scope = classify(address)
-        if scope >= Scope.MULTICAST:
+        if scope >= _MULTICAST:
             return self._special(scope, kind)
         if protocol == UDP and self._quic.blocks(flow.destination.port, payload):
             return self._verdicts[Reason.QUIC, _BLOCK, 0]
         if scope and self._lan != "resolve-only":
             if self._lan == "allow":
-                return self._verdicts[Reason.LAN, _ALLOW, 0]
+                return self._lan_allowed
             return self._verdicts[Reason.LAN, _BLOCK, kind]
         return self._by_evidence(address, kind, now)
 
@@ -109,7 +113,7 @@ class FirewallPolicy:
             tail = f"lease ends in {left:.0f} s" if left > 0 else "lease held by a flow" if lease.held else "lingers"
             return Verdict(_ALLOW, Reason.LEASE, f"{lease.name}, {tail}")
         if self._off:
-            return self._verdicts[Reason.OFF, _ALLOW, 0]
+            return self._off_allowed
         ago = self.tracker.was_known(address, now)
         if ago is None:
             if not self._audit:
