@@ -97,7 +97,7 @@ class DnsBridge:
     def __init__(
         self,
         resolver: Resolver,
-        tracker: AddressBook,
+        tracker: AddressBook | None,
         config: DnsConfig,
         limits: LimitsConfig,
         stats: Stats,
@@ -106,7 +106,10 @@ class DnsBridge:
         *,
         rules: QueryRules | None = None,
     ) -> None:
-        """The caller starts `resolver` with this bridge as its owner."""
+        """The caller starts `resolver` with this bridge as its owner.
+
+        Without a `tracker` nobody is guarded by the answers and nobody is told of them: events are for failures only.
+        """
         self._resolver = resolver
         self._tracker = tracker
         self._config = config
@@ -207,7 +210,10 @@ class DnsBridge:
             self._stats.drops[DropReason.DNS_MALFORMED] += 1
             self._fail(query, pending.flow, pending.reply, "malformed", now)
             return
-        addresses = admit(answer, query.question.name, self._tracker, now) if answer.addresses else ()
+        tracker = self._tracker
+        addresses: tuple[str, ...] = ()
+        if answer.addresses and tracker is not None:
+            addresses = admit(answer, query.question.name, tracker, now)
         self._answered(query, pending.flow, answer.rcode, addresses, now - pending.asked_at, now)
         pending.reply(self._fitted(pending, message, answer), now)
 
@@ -234,6 +240,8 @@ class DnsBridge:
         self, query: Query, flow: FiveTuple, rcode: int, addresses: tuple[str, ...], elapsed: float, now: float
     ) -> None:
         self._stats.dns_answers += 1
+        if self._tracker is None:
+            return
         question = query.question
         self._emit(
             QueryAnswered(now, flow, question.name, type_name(question.type), rcode_name(rcode), addresses, elapsed)

@@ -163,11 +163,25 @@ def parse_query(message: bytes) -> Query | Rcode:
     return query
 
 
+# On its way each message is read by several, one right after the other: the bridge, stages, the resolver.
+_last: tuple[bytes, Question | None] = (b"", None)
+
+
 def parse_question(message: bytes) -> Question | None:
     """The first question, right behind the header; None when it is not whole or its name is not plain.
 
     Nothing precedes the first question that its name could point to, so compression is refused.
     """
+    global _last
+    known, question = _last
+    if known is message:
+        return question
+    question = _read_question(message)
+    _last = (message, question)
+    return question
+
+
+def _read_question(message: bytes) -> Question | None:
     size = len(message)
     at = HEADER_SIZE
     while True:

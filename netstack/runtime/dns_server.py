@@ -32,17 +32,11 @@ from netstack.upstream.dialer import Protect, SocketDialer
 
 
 class NoBook:
-    """An address book for a resolver that guards no traffic: nothing is remembered."""
-
-    __slots__ = ("_answer",)
-
-    def __init__(self, named: bool) -> None:
-        """`named`: events name the addresses of an answer."""
-        self._answer = named
+    """An address book for a resolver that guards no traffic: events name the addresses, nothing is remembered."""
 
     def learn(self, name: str, address: bytes, ttl: int | None, now: float, app: str | None = None) -> bool:
         """Nobody asks later."""
-        return self._answer
+        return True
 
 
 class DnsServer:
@@ -69,7 +63,8 @@ class DnsServer:
         dialer = SocketDialer(self.poller, protect)
         make = make_resolver if make_resolver is not None else assembled_resolver
         self.resolver = make(config, dialer, entropy, self.stats, emit)
-        self.bridge = DnsBridge(self.resolver, NoBook(logged), config.dns, config.limits, self.stats, emit, entropy)
+        book = NoBook() if logged else None
+        self.bridge = DnsBridge(self.resolver, book, config.dns, config.limits, self.stats, emit, entropy)
         self.resolver.start(self.bridge)
         self.ask = self.bridge.ask
         self.clients = TcpClients(self)
