@@ -91,7 +91,7 @@ def _read_records(message: bytes, at: int, count: int, asked: bytes, answer: Ans
     aliases: dict[bytes, list[bytes]] = {}
     subtrees: list[tuple[bytes, bytes]] = []
     for _ in range(count):
-        owner, name_end = _read_name(message, at, names)
+        owner, name_end = read_name(message, at, names)
         if owner is None or name_end + 10 > size:
             return -1
         kind, cls, ttl, length = FIXED.unpack_from(message, name_end)
@@ -108,7 +108,7 @@ def _read_records(message: bytes, at: int, count: int, asked: bytes, answer: Ans
                 return -1
             found.append((owner, message[start:at], ttl))
         elif kind in (CNAME, DNAME):
-            target, end = _read_name(message, start, names)
+            target, end = read_name(message, start, names)
             if target is None or end != at:
                 return -1
             if kind == CNAME:
@@ -126,7 +126,7 @@ def _read_records(message: bytes, at: int, count: int, asked: bytes, answer: Ans
     return at
 
 
-def _read_name(message: bytes, at: int, names: dict[int, bytes]) -> tuple[bytes | None, int]:
+def read_name(message: bytes, at: int, names: dict[int, bytes]) -> tuple[bytes | None, int]:
     """A name in lower-case uncompressed form and the offset behind it; None when malformed.
 
     Every pointer must lead to before the piece that holds it, so it ends; their number is bounded too.

@@ -1,0 +1,227 @@
+"""Compiling lists of names into the file that `blocklist` reads.
+
+Responsible for: the tree of labels, the tables and their sizes, writing the file in one piece.
+Refuses to know: how lists are written by people (`list_text`), looking up.
+
+Works level by level from the top, because an entry holds its parent's position. All work on names is done in plain
+loops over octets and integers: one million names take seconds and some hundred MB, so a phone is given the file.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+from array import array
+from collections.abc import Iterable
+from itertools import accumulate
+from zlib import crc32
+
+from netstack.dns.blocklist import (
+    CHILDREN,
+    HAS_EXCEPTIONS,
+    HEADER,
+    MAGIC,
+    TABLE,
+    VARIOUS,
+    VERSION,
+    ListError,
+    NameList,
+    is_compiled,
+    label_bits,
+    label_number,
+    multiplier,
+    open_list,
+)
+from netstack.dns.list_text import EXCEPTION, ListText
+
+_FLAG_BITS = 5
+_FLAGS = (1 << _FLAG_BITS) - 1
+_MOST_IN_BUCKET = 4  # entries, on average
+_SEEDS = 8
+_CROWDED = 64  # entries above the average from which on another multiplier is tried
+
+
+def compile_names(names: dict[bytes, int]) -> bytes:
+    """The file for `names` as `ListText` holds them."""
+    collecting = gc.isenabled()
+    gc.disable()  # there are no cycles here, and looking for them among millions of objects takes half the time
+    try:
+        return _Writer(names).file()
+    finally:
+        if collecting:
+            gc.enable()
+
+
+class _Writer:
+    def __init__(self, names: dict[bytes, int]) -> None:
+        self._tables: list[bytes] = []
+        self._pieces: list[bytes] = []
+        self._octets = 0
+        self._patches: list[list[int]] = []
+        self._names = len(names)
+        self._nodes = 0
+        self._exceptions = False
+        for flags in set(names.values()):
+            self._exceptions |= bool(flags & EXCEPTION)
+        positions = {b"": 0}
+        above = 1
+        for depth, level in enumerate(_levels(names)):
+            positions = self._level(depth, level, positions, (above - 1).bit_length())
+            above = len(level)
+            self._nodes += above
+
+    def _level(self, depth: int, level: dict[bytes, int], parents: dict[bytes, int], parent_bits: int) -> dict[bytes, int]:
+        """Write the tables of one level; where those of its nodes are that have children."""
+        groups: dict[int, list[int]] = {}
+        inner: dict[int, list[tuple[int, bytes]]] = {}
+        for name, flags in level.items():
+            label, _, parent = name.partition(b".")
+            if label.isalnum():
+                kind = len(label)
+                number = int(label, 36)
+            else:
+                kind, number = label_number(label)
+                kind |= len(label)
+            raw = (number << parent_bits | parents[parent]) << _FLAG_BITS | flags
+            if kind in groups:
+                groups[kind].append(raw)
+            else:
+                groups[kind] = [raw]
+            if flags & CHILDREN:
+                inner.setdefault(kind, []).append((raw, name))
+        positions: dict[bytes, int] = {}
+        base = 0
+        for kind in sorted(groups):
+            raws = groups.pop(kind)
+            self._table(depth << 8 | kind, raws, parent_bits, base, inner.get(kind, ()), positions)
+            base += len(raws)
+        return positions
+
+    def _table(
+        self, key: int, raws: list[int], parent_bits: int, base: int,
+        inner: Iterable[tuple[int, bytes]], positions: dict[bytes, int],
+    ) -> None:  # fmt: skip
+        bits = label_bits(key & 0xC0, key & 0x3F) + parent_bits
+        bucket_bits, width = _shape(bits, len(raws))
+        shift = bits - bucket_bits + _FLAG_BITS
+        mask = (1 << bits) - 1
+        best: tuple[int, int] | None = None
+        for seed in [*range(_SEEDS), -1]:
+            if seed < 0:  # none spreads them well: the best one it is
+                assert best is not None
+                seed = best[1]
+            factor = multiplier(bits, seed)
+            values = sorted([((raw >> _FLAG_BITS) * factor & mask) << _FLAG_BITS | raw & _FLAGS for raw in raws])
+            counts = [0] * (1 << bucket_bits)
+            for value in values:
+                counts[value >> shift] += 1
+            crowd = max(counts)
+            if crowd <= _CROWDED + len(raws) // len(counts) or (best is not None and best[1] == seed):
+                break
+            if best is None or crowd < best[0]:
+                best = crowd, seed
+        low = (1 << bits - bucket_bits) - 1
+        entries = b"".join([(value >> _FLAG_BITS & low).to_bytes(width, "big") for value in values])
+        flags = bytes([value & _FLAGS for value in values])
+        uniform = flags[0] if flags.count(flags[:1]) == len(flags) else VARIOUS
+        index = array("I", accumulate(counts, initial=0))
+        assert index.itemsize == 4
+        if index.tobytes()[:4] != b"\0\0\0\0" or array("I", [1]).tobytes() != b"\1\0\0\0":
+            index.byteswap()
+        at = self._octets
+        self._pieces += [index.tobytes(), entries, flags if uniform == VARIOUS else b""]
+        entries_at = at + 4 * len(index)
+        flags_at = entries_at + len(entries)
+        self._octets = flags_at + len(self._pieces[-1])
+        self._patches.append(
+            [key, parent_bits, bucket_bits, width, uniform, seed, len(raws), base, at, entries_at, flags_at]
+        )
+        where: dict[int, int] = {}
+        for raw, name in inner:
+            if not where:
+                where = dict(zip(values, range(base, base + len(values)), strict=True))
+            positions[name] = where[((raw >> _FLAG_BITS) * factor & mask) << _FLAG_BITS | raw & _FLAGS]
+
+    def file(self) -> bytes:
+        """Header, descriptors, body."""
+        start = HEADER.size + len(self._patches) * TABLE.size
+        tables = b"".join(
+            TABLE.pack(*each[:8], *(offset + start for offset in each[8:])) for each in self._patches
+        )
+        body = b"".join(self._pieces)
+        flags = HAS_EXCEPTIONS if self._exceptions else 0
+        fields = (MAGIC, VERSION, flags, len(self._patches), self._names, self._nodes, len(body), crc32(body), 0)
+        header = HEADER.pack(*fields, 0)
+        return HEADER.pack(*fields, crc32(tables, crc32(header))) + tables + body
+
+
+def _levels(names: dict[bytes, int]) -> list[dict[bytes, int]]:
+    """Names by their number of labels, with every name's ancestors, which are marked as having children."""
+    levels: list[dict[bytes, int]] = []
+    for name, flags in names.items():
+        depth = name.count(b".")
+        while depth >= len(levels):
+            levels.append({})
+        levels[depth][name] = flags
+    for depth in range(len(levels) - 1, 0, -1):
+        above = levels[depth - 1]
+        for parent in {name.partition(b".")[2] for name in levels[depth]}:
+            above[parent] = above.get(parent, 0) | CHILDREN
+    return levels
+
+
+def _shape(bits: int, count: int) -> tuple[int, int]:
+    """How many bits choose a bucket, and the octets of an entry: the smallest file whose buckets are short."""
+    best = (1 << 62, 0, 0, 1)
+    for bucket_bits in range(min(bits, 24) + 1):
+        crowded = count > _MOST_IN_BUCKET << bucket_bits and bucket_bits < min(bits, 24)
+        width = max(1, (bits - bucket_bits + 7) // 8)
+        best = min(best, (count * width + (4 << bucket_bits) + (crowded << 40), bucket_bits, bucket_bits, width))
+    return best[2], best[3]
+
+
+def compile_files(paths: Iterable[str]) -> tuple[bytes, ListText]:
+    """The compiled file for some lists in text form together, and what was read. Raises ListError naming a file."""
+    text = ListText()
+    for path in paths:
+        try:
+            with open(path, "rb") as file:
+                octets = file.read()
+        except OSError as problem:
+            raise ListError(f"{path}: cannot be read: {problem.strerror}") from None
+        if is_compiled(octets):
+            raise ListError(f"{path}: compiled already")
+        before, skipped = len(text.names), text.skipped
+        text.read(octets, source=path)
+        if len(text.names) == before and text.skipped - skipped > 3:
+            raise ListError(f"{path}: not a list of names: no line of it can be used, such as {text.shown[-1]!r}")
+    return compile_names(text.names), text
+
+
+def write_list(data: bytes, path: str) -> None:
+    """Put a compiled list in place of `path` at once, so that whoever has the old one mapped keeps it."""
+    temporary = f"{path}.{os.getpid()}.new"
+    try:
+        with open(temporary, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as problem:
+        try:
+            os.unlink(temporary)
+        except OSError:
+            pass
+        raise ListError(f"{path}: cannot be written: {problem.strerror}") from None
+
+
+def load_list(path: str) -> NameList:
+    """A list from a file of either kind: a compiled one is mapped, a text is compiled into memory."""
+    try:
+        with open(path, "rb") as file:
+            start = file.read(len(MAGIC))
+    except OSError as problem:
+        raise ListError(f"{path}: cannot be read: {problem.strerror}") from None
+    if is_compiled(start):
+        return open_list(path)
+    return NameList(compile_files([path])[0], path, verify=False)

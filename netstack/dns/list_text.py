@@ -1,0 +1,121 @@
+"""Lists of names as people publish them: hosts files, domain lists and Adblock-style filters, one rule in a line.
+
+Responsible for: reading each line into a name and what the line says of it, and counting the lines that say nothing
+that a resolver can do.
+Refuses to know: how names are stored (`list_compile`) or looked up (`blocklist`).
+RFCs: 952/1123 (hosts), 1035 2.3.4 (sizes), 3490 (names in other scripts). Adblock syntax: the subset that AdGuard
+documents for DNS filters.
+
+The kind of a line is seen on the line itself, so a file may mix them. A line is read as less rather than as more than
+it says: whatever is not understood (paths, parts of names, options for browsers) is skipped and counted, because a
+name that is blocked by mistake costs more than one that is not.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+
+SELF = 1  # the name itself
+UNDER = 2  # every name below it
+ALLOW = 2  # shift: the same two bits for exceptions
+SUFFIX = SELF | UNDER
+EXCEPTION = SUFFIX << ALLOW
+
+SHOWN = 5  # skipped lines that are kept for a message
+_LONGEST = 253
+_LABEL = rb"[a-z0-9_-]{1,63}"
+_NAME = rb"(?:" + _LABEL + rb"\.)*" + _LABEL
+_plain = re.compile(_NAME).fullmatch
+_hosts = re.compile(rb"(?:0\.0\.0\.0|127\.\d+\.\d+\.\d+|::1?|0)[ \t]+(" + _NAME + rb")\.?").fullmatch
+_hosts_more = re.compile(rb"(?:0\.0\.0\.0|127\.\d+\.\d+\.\d+|::1?|0|fe80::1%lo0|ff0[0-9]::[0-9a-f]*)[ \t]+(.*)").fullmatch
+_adblock = re.compile(rb"(@@)?\|\|(\*\.)?(" + _NAME + rb")\.?\^?\|?(?:\$([a-z0-9_,=~-]*))?").fullmatch
+_domain = re.compile(rb"(\*\.|\.)?(" + _NAME + rb")\.?").fullmatch
+_OPTIONS = {b"important", b"all"}  # those that leave a rule's meaning for a whole name unchanged
+
+LOCAL = {
+    b"localhost", b"localhost.localdomain", b"local", b"broadcasthost", b"ip6-localhost", b"ip6-loopback",
+    b"ip6-localnet", b"ip6-mcastprefix", b"ip6-allnodes", b"ip6-allrouters", b"ip6-allhosts",
+}  # fmt: skip
+"""Names that every hosts file has for the host itself."""
+
+
+@dataclass(slots=True, eq=False)
+class ListText:
+    """What lists say. `names` holds lower-case presentation form without the final dot -> SELF, UNDER, exceptions."""
+
+    names: dict[bytes, int] = field(default_factory=dict)
+    skipped: int = 0  # lines that are neither rules nor comments
+    shown: list[str] = field(default_factory=list)  # the first of them
+
+    def read(self, text: bytes, *, source: str = "") -> None:
+        """Add the lines of a file. Octets of any kind are taken; nothing raises."""
+        names = self.names
+        have = names.get
+        number = 0
+        if text.startswith(b"\xef\xbb\xbf"):
+            text = text[3:]
+        for number, line in enumerate(text.lower().splitlines(), 1):
+            if _plain(line):
+                name, flags = line, SUFFIX
+            else:
+                found = _hosts(line)
+                if found is None:
+                    if not self._unusual(line):
+                        self._skip(source, number, line)
+                    continue
+                name, flags = found[1], SELF
+                if name in LOCAL:
+                    continue
+            if len(name) > _LONGEST or (name[-1] < 58 and _is_numeric(name)):
+                self._skip(source, number, line)
+                continue
+            names[name] = have(name, 0) | flags
+
+    def _skip(self, source: str, number: int, line: bytes) -> None:
+        self.skipped += 1
+        if len(self.shown) < SHOWN:
+            self.shown.append(f"{source}:{number}: {line[:80].decode('utf-8', 'replace').strip()}")
+
+    def _add(self, name: bytes, flags: int) -> bool:
+        if not name.isascii():
+            try:
+                name = name.decode("utf-8").encode("idna").lower()
+            except UnicodeError:
+                return False
+        if not _plain(name) or len(name) > _LONGEST or _is_numeric(name):
+            return False
+        self.names[name] = self.names.get(name, 0) | flags
+        return True
+
+    def _unusual(self, line: bytes) -> bool:
+        """Everything but the two commonest kinds; False when the line says nothing that can be done."""
+        line = line.strip()
+        if not line or (line[:1] in b"#!" and line[:2] != b"##") or line[:1] == b"[":
+            return True
+        found = _adblock(line)
+        if found is not None:
+            if found[4] is not None and not set(found[4].split(b",")) <= _OPTIONS:
+                return False
+            flags = UNDER if found[2] else SUFFIX
+            return self._add(found[3], flags << ALLOW if found[1] else flags)
+        mark = line.find(b"#")
+        if mark > 0 and line[mark - 1 : mark].isspace():
+            line = line[:mark].rstrip()
+        found = _hosts_more(line)
+        if found is not None:
+            listed = [name.rstrip(b".") for name in found[1].split()]
+            return bool(listed) and all([name in LOCAL or self._add(name, SELF) for name in listed if name != b"0.0.0.0"])
+        found = _domain(line)
+        if found is not None:
+            return self._add(found[2], UNDER if found[1] == b"*." else SUFFIX)
+        if not line.isascii():
+            exception = line.startswith(b"@@||")
+            bare = line.removeprefix(b"@@").removeprefix(b"||").removesuffix(b"^")
+            return self._add(bare, EXCEPTION if exception else SUFFIX)
+        return False
+
+
+def _is_numeric(name: bytes) -> bool:
+    """An address is not a name: no top level domain is a number (RFC 3696 2)."""
+    return name.rpartition(b".")[2].isdigit()

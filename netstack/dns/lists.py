@@ -1,0 +1,110 @@
+"""The lists in force: which files block, which allow, and how they are replaced while queries run.
+
+Responsible for: allow before block, keeping the last good list when a file is damaged, opening only what changed.
+Refuses to know: the files' formats (`blocklist`, `list_compile`), what is done with a blocked query (`rules`).
+
+`Lists` is never changed once made. A reload makes another one, on any thread, and the owner then takes that in one
+assignment: a query sees the old lists or the new ones, and none waits.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from netstack.dns.blocklist import ALLOWED, ListError, NameList
+from netstack.dns.list_compile import load_list
+from netstack.dns.ruleset import Step
+
+Stamp = tuple[int, int, int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """One list in force, and the state of its file when it was opened."""
+
+    names: NameList
+    stamp: Stamp
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A list decided: whether the name is allowed, and which file says so."""
+
+    allowed: bool
+    path: str
+
+
+class Lists:
+    """Block lists and allow lists together. Raises ListError naming the first file that cannot be used."""
+
+    __slots__ = ("_allow", "_allow_lists", "_block", "_block_lists")
+
+    def __init__(self, block: Iterable[str] = (), allow: Iterable[str] = ()) -> None:
+        self._take([_open(path) for path in block], [_open(path) for path in allow])
+
+    def _take(self, block: list[Listed], allow: list[Listed]) -> None:
+        self._block, self._allow = block, allow
+        self._block_lists = [each.names for each in block]
+        self._allow_lists = [each.names for each in allow]
+
+    def __bool__(self) -> bool:
+        return bool(self._block or self._allow)
+
+    def __len__(self) -> int:
+        """Names in all lists."""
+        return sum(len(each.names) for each in self._block + self._allow)
+
+    def judge(self, labels: list[bytes]) -> Found | None:
+        """What the lists say of a name, given as lower-case labels with the top level last. Allow wins."""
+        for names in self._allow_lists:
+            if names.match(labels):
+                return Found(True, names.path)
+        blocked = None
+        for names in self._block_lists:
+            said = names.match(labels)
+            if said:
+                if said & ALLOWED:
+                    return Found(True, names.path)
+                blocked = names
+        return None if blocked is None else Found(False, blocked.path)
+
+    def trace(self, labels: list[bytes], steps: list[Step]) -> Found | None:
+        """As `judge`, with a step for each list."""
+        for kind, lists in (("allow list", self._allow_lists), ("block list", self._block_lists)):
+            for names in lists:
+                said = names.match(labels)
+                why = "exception" if said & ALLOWED and kind == "block list" else ""
+                steps.append(Step(f"{kind} {names.path}", bool(said), why))
+        return self.judge(labels)
+
+    def reloaded(self) -> tuple[Lists, list[str]]:
+        """The lists as the files are now, and what is wrong with those whose last good content stays in force."""
+        problems: list[str] = []
+        fresh = Lists()
+        fresh._take([_again(each, problems) for each in self._block], [_again(each, problems) for each in self._allow])
+        return fresh, problems
+
+
+def _stamp(path: str) -> Stamp:
+    try:
+        found = os.stat(path)
+    except OSError as problem:
+        raise ListError(f"{path}: cannot be read: {problem.strerror}") from None
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
+
+
+def _open(path: str) -> Listed:
+    stamp = _stamp(path)
+    return Listed(load_list(path), stamp)
+
+
+def _again(listed: Listed, problems: list[str]) -> Listed:
+    try:
+        if _stamp(listed.names.path) == listed.stamp:
+            return listed
+        return _open(listed.names.path)
+    except ListError as problem:
+        problems.append(f"{problem} (the list of before stays in force)")
+        return listed
