@@ -1,9 +1,10 @@
 """Typed events: what a host app, the command line and the traces are told.
 
-Responsible for: one frozen dataclass for each thing that happens, and its dictionary form for NDJSON.
+Responsible for: one class for each thing that happens, and its dictionary form for NDJSON.
 Refuses to know: who listens.
 
-`at` is the engine's clock in seconds. `line()` gives the log line; the blocked-flow lines are those
+Nobody changes an event; they are not frozen only because two are made for every flow and frozen ones cost
+several times as much. `at` is the engine's clock in seconds. `line()` gives the log line; the blocked-flow lines are those
 that the original netstack wrote, so existing log filters keep working.
 """
 
@@ -45,7 +46,7 @@ def _plain(value: Any) -> Any:
     return value
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Event:
     """Root of all events."""
 
@@ -64,7 +65,7 @@ class Event:
         return f"[{self.kind}]"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class FlowOpened(Event):
     """A flow is carried: TCP after the real socket connected, UDP/ICMP at the first packet."""
 
@@ -77,7 +78,7 @@ class FlowOpened(Event):
         return f"[{_tag(self.flow)}] OPEN {_arrow(self.flow)} ({self.verdict.evidence or self.verdict.reason.value})"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class FlowBlocked(Event):
     """Policy refused a flow or datagram. Repeats of one flow within a second are counted, not repeated."""
 
@@ -92,7 +93,7 @@ class FlowBlocked(Event):
         return f"[{_tag(self.flow)}] BLOCKED {what}: {_arrow(self.flow)}"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class FlowClosed(Event):
     """A flow ended. `how`: finished, reset-by-app, reset-by-peer, refused, unreachable, timeout, shed, cut, stopped."""
 
@@ -107,7 +108,7 @@ class FlowClosed(Event):
         return f"[{_tag(self.flow)}] CLOSE {_arrow(self.flow)} {self.how}, {self.octets_up} up, {self.octets_down} down"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class QueryAnswered(Event):
     """A DNS query was answered; `addresses` were in the tracker before the answer left."""
 
@@ -123,7 +124,7 @@ class QueryAnswered(Event):
         return f"[DNS] {self.name} {self.type} {self.rcode} {' '.join(self.addresses)}".rstrip()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class QueryFailed(Event):
     """A DNS query got SERVFAIL from the engine itself. `why`: timeout, table-full, unreachable, protect."""
 
@@ -137,7 +138,7 @@ class QueryFailed(Event):
         return f"[DNS] FAILED {self.name} {self.type}: {self.why}"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class PacketDropped(Event):
     """A packet did not go on. Emitted only when a tracer asks; the counter always moves."""
 
@@ -149,7 +150,7 @@ class PacketDropped(Event):
         return f"[DROP] {self.reason.name.lower()} ({self.length} octets)"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class EngineError(Event):
     """Something outside failed. `where`: tunnel, dialer, protect, resolver, host, config. `fatal` ends the run."""
 
@@ -162,7 +163,7 @@ class EngineError(Event):
         return f"[ERROR] {self.where}: {self.message}"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class StateChanged(Event):
     """The controller moved to another state, or the mode changed."""
 

@@ -16,8 +16,7 @@ from __future__ import annotations
 
 import ipaddress
 import struct
-from dataclasses import dataclass
-from typing import NewType
+from typing import NamedTuple, NewType
 
 KEY = struct.Struct("!BB16s16sHH")
 FlowKey = NewType("FlowKey", bytes)
@@ -35,8 +34,7 @@ def format_address(address: bytes) -> str:
     return str(ipaddress.ip_address(address))
 
 
-@dataclass(frozen=True, slots=True)
-class Endpoint:
+class Endpoint(NamedTuple):
     """One end of a flow: a packed address of 4 or 16 octets, and a port."""
 
     address: bytes
@@ -61,8 +59,7 @@ class Endpoint:
         return cls(ipaddress.ip_address(host).packed, port)
 
 
-@dataclass(frozen=True, slots=True)
-class FiveTuple:
+class FiveTuple(NamedTuple):
     """A flow as its first packet showed it: `source` is the app, `destination` the far end."""
 
     protocol: int
@@ -88,8 +85,9 @@ def pack_key(protocol: int, source: Endpoint, destination: Endpoint) -> FlowKey:
 def unpack_key(key: bytes) -> FiveTuple:
     """The five-tuple that a key packs."""
     version, protocol, source, destination, sport, dport = KEY.unpack(key)
-    size = 4 if version == 4 else 16
-    return FiveTuple(protocol, Endpoint(source[:size], sport), Endpoint(destination[:size], dport))
+    if version == 4:
+        return FiveTuple(protocol, Endpoint(source[:4], sport), Endpoint(destination[:4], dport))
+    return FiveTuple(protocol, Endpoint(source, sport), Endpoint(destination, dport))
 
 
 def reverse_key(key: bytes) -> FlowKey:
