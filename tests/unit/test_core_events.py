@@ -28,6 +28,7 @@ def test_every_event_is_json_and_a_line() -> None:
         events.FlowClosed(1.5, 7, FLOW, "finished", 10, 20),
         events.QueryAnswered(1.5, UDP, "www.example", "A", "NOERROR", ("192.0.2.7",), 0.01),
         events.QueryFailed(1.5, UDP, "www.example", "A", "timeout"),
+        events.QueryJudged(1.5, UDP, "ads.example", "A", "nxdomain", "blocked by ads.txt"),
         events.PacketDropped(1.5, DropReason.BAD_TCP_CHECKSUM, 40),
         events.EngineError(1.5, "tunnel", "gone", fatal=True),
         events.StateChanged(1.5, "running", "firewall"),
