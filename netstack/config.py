@@ -44,7 +44,7 @@ class TunnelConfig:
     batch: int = 64
     """Packets read at a time: the unit of all per-batch work."""
     queue: int = 500
-    """Packets that the device queues towards us (Linux TUN: txqueuelen); windows are kept below it."""
+    """Packets that the device queues towards us (Linux TUN: half of txqueuelen); windows are kept below it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

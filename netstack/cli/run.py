@@ -11,6 +11,7 @@ import contextlib
 import dataclasses
 import fcntl
 import os
+import selectors
 import signal
 import socket
 import struct
@@ -23,7 +24,7 @@ from netstack.cli.options import (
     event_output,
     make_configuration,
 )
-from netstack.cli.serving import make_tunnel, pcap_tracer, raise_descriptor_limit
+from netstack.cli.serving import device_queue, make_tunnel, pcap_tracer, raise_descriptor_limit
 from netstack.config import Config
 from netstack.core.errors import UsageError
 from netstack.core.ports import Tunnel
@@ -70,6 +71,8 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 def run(options: argparse.Namespace) -> int:
     """Serve until a signal; the exit status."""
+    if options.tun == "":
+        raise UsageError("--tun: the name is empty")
     config = make_configuration(options)
     problem = collision.warning(config)
     if problem is not None:
@@ -98,6 +101,11 @@ def _inherited(options: argparse.Namespace) -> TunDevice:
         os.fstat(options.fd)
     except (OSError, OverflowError):
         raise UsageError(f"--fd {options.fd}: no such descriptor is open") from None
+    try:
+        with selectors.DefaultSelector() as selector:
+            selector.register(options.fd, selectors.EVENT_READ)
+    except OSError:
+        raise UsageError(f"--fd {options.fd}: this is a file, not a device that packets come from") from None
     device = describe_tun(options.fd)
     if device.offload and options.pcap:
         raise UsageError("--pcap: the descriptor's device has offloads on; open it without IFF_VNET_HDR")
@@ -110,7 +118,7 @@ def _attached(options: argparse.Namespace, config: Config) -> TunDevice:
     # Without the right to configure it (an existing device that its owner may attach to) it is served as it is.
     with contextlib.suppress(OSError):
         mtu = config.tunnel.mtu if is_new or options.mtu is not None else None
-        bring_up(device.name, mtu=mtu, queue=config.tunnel.queue if is_new else None)
+        bring_up(device.name, mtu=mtu, queue=device_queue(config) if is_new else None)
     return device
 
 

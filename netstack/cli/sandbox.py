@@ -24,6 +24,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, NoReturn
 
+from netstack.cli.serving import device_queue
 from netstack.config import Config
 from netstack.core.errors import NetstackError, PermissionProblem
 from netstack.link import linux
@@ -173,7 +174,7 @@ class _Child:
         tunnel = self._config.tunnel
         device = linux.open_tun(INTERFACE, offload=self._offload)
         linux.bring_up("lo")
-        size = {"mtu": tunnel.mtu, "queue": tunnel.queue}
+        size = {"mtu": tunnel.mtu, "queue": device_queue(self._config)}
         linux.configure(device.name, [f"{tunnel.device_address}/24"], [tunnel.address], **size)
         if tunnel.address6 and tunnel.mtu >= _LEAST_MTU6:
             with contextlib.suppress(OSError):  # a host that has IPv6 switched off gives its sandboxes none

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, BinaryIO, cast
 
 from netstack.cli.output import Output
+from netstack.config import Config
 from netstack.core.errors import NetstackError
 from netstack.core.events import EventSink
 from netstack.core.packet import Octets
@@ -32,6 +33,11 @@ def raise_descriptor_limit() -> None:
     if soft != hard:
         with contextlib.suppress(ValueError, OSError):
             resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def device_queue(config: Config) -> int:
+    """Packets that a device of ours queues: TCP windows fill `tunnel.queue` of them, a burst of datagrams the rest."""
+    return 2 * config.tunnel.queue
 
 
 def make_tunnel(

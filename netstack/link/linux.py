@@ -55,8 +55,8 @@ def open_tun(name: str = "", *, offload: bool = True) -> TunDevice:
     With `offload`, the kernel's TCP offloads are asked for and a plain device is the answer where they are refused.
     Raises PermissionProblem, UsageError (no such name is possible) or NetstackError (device busy, no TUN here).
     """
-    if len(os.fsencode(name)) > 15 or "/" in name or name in (".", ".."):
-        raise UsageError(f"{name!r} cannot be an interface name (at most 15 characters, no slash)")
+    if len(os.fsencode(name)) > 15 or name in (".", "..") or any(c in "/:" or c.isspace() for c in name):
+        raise UsageError(f"{name!r} cannot be an interface name (at most 15 characters, no slash, colon or space)")
     if offload:
         device = _open_with_offloads(name)
         if device is not None:

@@ -66,7 +66,7 @@ def test_new_device_is_made_brought_up_and_ready_is_said(world, capsys):
     assert main(["run", "--tun", "tun7", "--dns", "192.0.2.1"]) == 0
     assert capsys.readouterr().out == "ready\n"
     assert world.opened == [("tun7", True)]
-    assert world.up == [("tun7", {"mtu": 1500, "queue": 500})]
+    assert world.up == [("tun7", {"mtu": 1500, "queue": 1000})]
     assert Runtime.made.config.dns.servers == ("192.0.2.1",)
 
 
@@ -120,3 +120,15 @@ def test_mtu_of_a_device_is_taken_over(monkeypatch):
     assert module._with_mtu_of("lo", Config()).tunnel.mtu in (65_535, 1500)  # loopback has 65536, over the limit
     assert module._with_mtu_of("no-such-device", Config()) == Config()
     assert module._exists("lo") and not module._exists("no-such-device")
+
+
+def test_a_descriptor_that_nothing_can_arrive_on_is_refused(world, tmp_path, capsys):
+    with open(tmp_path / "file", "w") as file:
+        assert main(["run", "--fd", str(file.fileno()), "--dns", "192.0.2.1"]) == 2
+    assert "this is a file, not a device" in capsys.readouterr().err
+
+
+def test_an_empty_name_is_refused(world, capsys):
+    assert main(["run", "--tun", "", "--dns", "192.0.2.1"]) == 2
+    assert capsys.readouterr().err == "netstack: --tun: the name is empty\n"
+    assert world.opened == []

@@ -118,7 +118,7 @@ def test_device_file_that_cannot_be_opened_says_so(kernel, code, kind):
         linux.open_tun("tun7")
 
 
-@pytest.mark.parametrize("name", ["a" * 16, "a/b", ".", ".."])
+@pytest.mark.parametrize("name", ["a" * 16, "a/b", "a b", "a:b", ".", ".."])
 def test_impossible_name_is_a_usage_error(kernel, name):
     with pytest.raises(UsageError):
         linux.open_tun(name)
