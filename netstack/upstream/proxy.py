@@ -75,12 +75,13 @@ class ProxyResolver:
         entropy: Entropy,
         *,
         timeout: float = 5.0,
-        tcp_idle: float = 10.0,
+        tcp_idle: float = 2.0,
         stats: Stats | None = None,
     ) -> None:
         """`servers` as in the configuration, in order of preference. `stats` counts junk from upstream.
 
-        `timeout` is for a query in all, `tcp_idle` closes an unused connection; seconds.
+        `timeout` is for a query in all, `tcp_idle` closes an unused connection; seconds. It is short since some
+        servers (dnsmasq in the foreground) answer nobody else while a connection is open.
         """
         self._dialer = dialer
         self._entropy = entropy
