@@ -25,8 +25,12 @@ REFUSALS = ("reset", "unreachable", "drop")
 LAN_POLICIES = ("allow", "block", "resolve-only")
 QUIC_POLICIES = ("block", "allow")
 CACHE_USES = ("auto", "on", "off")
+_ANSWERS = {
+    "hints": ("track", "strip"), "aaaa": ("pass", "filter"), "rebind": ("off", "remove", "refuse"),
+    "client_subnet": ("pass", "remove"),
+}  # fmt: skip
 
-_MAY_BE_ZERO = ("keepalive", "linger", "delayed_ack", "stale", "prefetch_hits")
+_MAY_BE_ZERO = ("keepalive", "linger", "delayed_ack", "stale", "prefetch_hits", "ttl_min", "ttl_max")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -140,6 +144,34 @@ class CacheConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class AnswersConfig:
+    """What is changed in answers on their way to the app. The defaults change nothing."""
+
+    ttl_min: int = 0
+    """Seconds below which no answer record's TTL goes; a TTL of 0 stays 0, for it means "do not keep"."""
+    ttl_max: int = 0
+    """Seconds above which no TTL goes; 0 for no limit."""
+    synthetic_ttl: int = 10
+    """Seconds that an answer made up here may be kept, so that a change of policy is seen soon."""
+    hints: str = "track"
+    """Address hints of HTTPS and SVCB records: track (they count as resolved) or strip."""
+    strip_ech: bool = False
+    """Take Encrypted ClientHello keys out, so that server names stay visible to policy."""
+    strip_h3: bool = False
+    """Take HTTP/3 out of HTTPS records: where QUIC is blocked it is then not even tried."""
+    aaaa: str = "pass"
+    """AAAA queries: pass, or filter (answered empty at once)."""
+    dns64: str = "off"
+    """off; discover (the network's prefix, through ipv4only.arpa, RFC 7050); or a prefix such as 64:ff9b::/96."""
+    rebind: str = "off"
+    """Private addresses in answers for public names: off, remove (the records) or refuse (the answer)."""
+    rebind_allow: tuple[str, ...] = ()
+    """Suffixes that may have private addresses, beside local, lan, home.arpa, internal and their like."""
+    client_subnet: str = "pass"
+    """EDNS client subnet in queries (RFC 7871): pass or remove."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ServerConfig:
     """`netstack dns`: the resolver on addresses of this host."""
 
@@ -236,6 +268,7 @@ class Config:
     udp: UdpConfig = field(default_factory=UdpConfig)
     dns: DnsConfig = field(default_factory=DnsConfig)
     cache: CacheConfig = field(default_factory=CacheConfig)
+    answers: AnswersConfig = field(default_factory=AnswersConfig)
     tracker: TrackerConfig = field(default_factory=TrackerConfig)
     policy: PolicyConfig = field(default_factory=PolicyConfig)
     limits: LimitsConfig = field(default_factory=LimitsConfig)
@@ -359,9 +392,13 @@ def _check(config: Config) -> None:
     _one_of("policy.lan", policy.lan, LAN_POLICIES)
     _one_of("policy.multicast", policy.multicast, ("allow", "block"))
     _one_of("tcp.on_dial_timeout", config.tcp.on_dial_timeout, REFUSALS)
+    for key, choices in _ANSWERS.items():
+        _one_of(f"answers.{key}", getattr(config.answers, key), choices)
     _one_of("cache.use", config.cache.use, CACHE_USES)
-    for name in ("tunnel", "tcp", "udp", "dns", "tracker", "limits", "server", "cache"):
+    for name in ("tunnel", "tcp", "udp", "dns", "tracker", "limits", "server", "cache", "answers"):
         _positive(name, getattr(config, name), zero=_MAY_BE_ZERO)
+    if not config.cache.ttl_max:
+        raise ConfigError("cache.ttl_max: must be above zero, got 0")
     for server in config.dns.servers:
         parse_server(server)
     check_server(config.server)

@@ -9,8 +9,9 @@ Only what is configured is built and imported: without a setting for it, no stag
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
-from netstack.config import Config
+from netstack.config import AnswersConfig, Config
 from netstack.core.errors import ConfigError
 from netstack.core.events import EventSink
 from netstack.core.ports import Dialer, Entropy, Resolver
@@ -34,9 +35,27 @@ def make_resolver(config: Config, dialer: Dialer, entropy: Entropy, stats: Stats
     if config.cache.use == "on":
         from netstack.dns.cache import CacheSettings, CacheStage
 
-        kept = {field.name: getattr(config.cache, field.name) for field in dataclasses.fields(CacheSettings)}
+        kept = _fields(config.cache)
+        del kept["use"]
         resolver = CacheStage(resolver, CacheSettings(**kept))
+    if config.answers != AnswersConfig():
+        resolver = _answer_stage(config.answers, resolver)
     return resolver
+
+
+def _answer_stage(answers: AnswersConfig, inner: Resolver) -> Resolver:
+    from netstack.dns.answers import AnswerSettings, AnswerStage
+    from netstack.policy.lan import classify
+
+    try:
+        return AnswerStage(inner, AnswerSettings(**_fields(answers)), scope_of=classify)
+    except ValueError as problem:
+        raise ConfigError(f"answers.dns64: {problem}") from None
+
+
+def _fields(table: Any) -> dict[str, Any]:
+    """A table of the configuration as the settings of the stage that has the same fields."""
+    return {field.name: getattr(table, field.name) for field in dataclasses.fields(table)}
 
 
 def _upstreams(config: Config, dialer: Dialer, entropy: Entropy, stats: Stats) -> Resolver:

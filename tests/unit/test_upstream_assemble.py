@@ -1,16 +1,18 @@
 """Which resolvers a configuration makes."""
 
+import dataclasses
+
 import pytest
 
-from netstack.config import CacheConfig, Config, DnsConfig
+from netstack.config import AnswersConfig, CacheConfig, Config, DnsConfig
 from netstack.core.errors import ConfigError
 from netstack.core.stats import Stats
 from netstack.upstream.assemble import make_resolver
 from netstack.upstream.proxy import ProxyResolver
 
 
-def made(*, cache="auto", **dns):
-    config = Config(dns=DnsConfig(**dns), cache=CacheConfig(use=cache))
+def made(*, cache="auto", answers=None, **dns):
+    config = Config(dns=DnsConfig(**dns), cache=CacheConfig(use=cache), answers=AnswersConfig(**(answers or {})))
     return make_resolver(config, None, None, Stats(), lambda event: None)
 
 
@@ -37,3 +39,23 @@ def test_the_cache_is_there_when_it_is_wanted():
     resolver = made(cache="on")
     assert type(resolver).__name__ == "CacheStage"
     assert type(resolver.inner) is ProxyResolver
+
+
+def test_answers_are_edited_above_the_cache():
+    resolver = made(cache="on", answers={"rebind": "remove", "dns64": "64:ff9b::/96"})
+    names = [type(resolver).__name__, type(resolver.inner).__name__]
+    assert names == ["AnswerStage", "CacheStage"]
+
+
+def test_a_prefix_that_is_none_is_named():
+    with pytest.raises(ConfigError, match=r"answers\.dns64"):
+        made(answers={"dns64": "nonsense"})
+
+
+def test_settings_have_the_same_names_and_defaults_as_their_tables():
+    from netstack.dns.answers import AnswerSettings
+    from netstack.dns.cache import CacheSettings
+
+    for settings, table in [(CacheSettings(), CacheConfig()), (AnswerSettings(), AnswersConfig())]:
+        for field in dataclasses.fields(settings):
+            assert getattr(table, field.name) == getattr(settings, field.name), field.name
