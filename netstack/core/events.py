@@ -139,6 +139,22 @@ class QueryFailed(Event):
 
 
 @dataclass(slots=True)
+class QueryJudged(Event):
+    """A rule or a list did something else with a DNS query than letting it pass. `action`: nxdomain, refused, nodata,
+    sinkhole, drop, postpone, rewrite; `rule` says which one."""
+
+    kind: ClassVar[str] = "query_judged"
+    flow: FiveTuple | None
+    name: str
+    type: str
+    action: str
+    rule: str
+
+    def line(self) -> str:
+        return f"[DNS] {self.action.upper()} {self.name} {self.type}: {self.rule}"
+
+
+@dataclass(slots=True)
 class PacketDropped(Event):
     """A packet did not go on. Emitted only when a tracer asks; the counter always moves."""
 

@@ -126,7 +126,9 @@ class NameList:
             raise ListError(f"{path}: damaged list: {size} octets, {start + body} are announced")
         if crc32(data[HEADER.size : start], crc32(bytes(data[: HEADER.size - 4]) + bytes(4))) != crc:
             raise ListError(f"{path}: damaged list: wrong checksum of the header")
-        self.names, self.nodes, self.has_exceptions = names, nodes, bool(flags & HAS_EXCEPTIONS)
+        self.names: int = names
+        self.nodes: int = nodes
+        self.has_exceptions = bool(flags & HAS_EXCEPTIONS)
         self._tables = self._read_tables(count)
         if verify and not self._is_whole(start, body_crc):
             raise ListError(f"{path}: damaged list: wrong checksum")
@@ -181,7 +183,7 @@ class NameList:
         at = len(labels) - 1
         if at < 0:
             return 0
-        found = depth = position = 0
+        found = depth = position = flags = 0
         tops, tables, data, find = self._tops, self._tables, self._data, self._find
         label = labels[at]
         if label in tops:
@@ -229,7 +231,7 @@ class NameList:
                 break
             at -= 1
             depth += 256
-        return found & BLOCKED | found >> ALLOW - 1 & ALLOWED
+        return found & BLOCKED | (found & SELF << ALLOW) >> 1
 
     def blocks(self, name: str) -> bool:
         """Whether a name in presentation form is blocked: listed, and not an exception."""

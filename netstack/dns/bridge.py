@@ -13,8 +13,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from enum import Enum
-from typing import Protocol
 
 from netstack.config import DnsConfig, LimitsConfig
 from netstack.core.drops import DropReason
@@ -28,49 +26,22 @@ from netstack.dns.message import (
     MAX_MESSAGE,
     TC,
     Query,
-    Question,
     Rcode,
     error_without_question,
     is_answer_to,
-    nodata,
-    nxdomain,
     parse_query,
     rcode_name,
-    refused,
     servfail,
     truncated,
     type_name,
     with_identity,
 )
+from netstack.dns.stage import DROPPED
 
 Reply = Callable[[bytes, float], None]
+QueryOf = Callable[[int, Query, FiveTuple, float, bool], None]
 # protocol, source and destination (as parts: hashed far faster than a FiveTuple), id, question
 Identity = tuple[int, bytes, int, bytes, int, int, bytes]
-
-
-class QueryAction(Enum):
-    """What a rule does with a query instead of asking upstream."""
-
-    REFUSE = "refuse"
-    NXDOMAIN = "nxdomain"
-    NODATA = "nodata"
-    SERVFAIL = "servfail"
-    DROP = "drop"
-
-
-class QueryRules(Protocol):
-    """Judges queries before they are asked."""
-
-    def judge(self, question: Question, flow: FiveTuple, now: float) -> QueryAction | None:
-        """None lets the query pass."""
-
-
-_SYNTHETIC = {
-    QueryAction.REFUSE: refused,
-    QueryAction.NXDOMAIN: nxdomain,
-    QueryAction.NODATA: nodata,
-    QueryAction.SERVFAIL: servfail,
-}
 
 
 @dataclass(slots=True, eq=False)
@@ -84,14 +55,15 @@ class _Pending:
     asked_at: float
     deadline: float
     limit: int  # octets of the largest answer
+    dropped: bool = False
 
 
 class DnsBridge:
     """All queries of one engine: a ResolverOwner and a TimerOwner."""
 
     __slots__ = (
-        "_by_identity", "_config", "_emit", "_entropy", "_limits", "_pending", "_resolver", "_stats", "_token",
-        "_tracker", "rules", "timer_at",
+        "_by_identity", "_config", "_emit", "_entropy", "_limits", "_pending", "_query_of", "_resolver", "_stats",
+        "_token", "_tracker", "timer_at",
     )  # fmt: skip
 
     def __init__(
@@ -103,10 +75,10 @@ class DnsBridge:
         stats: Stats,
         emit: EventSink,
         entropy: Entropy,
-        *,
-        rules: QueryRules | None = None,
     ) -> None:
         """The caller starts `resolver` with this bridge as its owner.
+
+        A resolver that judges queries by their flow has `query_of` (see `rules.RuleStage`) and is asked by that.
 
         Without a `tracker` nobody is guarded by the answers and nobody is told of them: events are for failures only.
         """
@@ -120,7 +92,7 @@ class DnsBridge:
         self._pending: dict[int, _Pending] = {}  # by token; in order of deadline, for all wait equally long
         self._by_identity: dict[Identity, _Pending] = {}
         self._token = 0
-        self.rules = rules
+        self._query_of: QueryOf | None = getattr(resolver, "query_of", None)
         self.timer_at: float | None = None
 
     def __len__(self) -> int:
@@ -163,10 +135,6 @@ class DnsBridge:
         if identity in self._by_identity:
             return False
         stats.dns_queries += 1
-        if self.rules is not None:
-            action = self.rules.judge(query.question, flow, now)
-            if action is not None:
-                return self._act(action, query, flow, reply, now)
         if len(self._pending) >= self._limits.dns_pending:
             stats.drops[DropReason.DNS_TABLE_FULL] += 1
             self._fail(query, flow, reply, "table-full", now)
@@ -180,17 +148,11 @@ class DnsBridge:
         self._pending[token] = pending
         self._by_identity[identity] = pending
         stats.dns_pending = len(self._pending)
-        self._resolver.query(token, message, now, over_tcp)
-        return True
-
-    def _act(self, action: QueryAction, query: Query, flow: FiveTuple, reply: Reply, now: float) -> bool:
-        if action is QueryAction.DROP:
-            self._stats.drops[DropReason.POLICY_RULE] += 1
-            return False
-        answer = _SYNTHETIC[action](query)
-        self._answered(query, flow, answer[3] & 0xF, (), 0.0, now)
-        reply(answer, now)
-        return True
+        if self._query_of is None:
+            self._resolver.query(token, message, now, over_tcp)
+            return True
+        self._query_of(token, query, flow, now, over_tcp)
+        return not pending.dropped
 
     # --- from the resolver ---
 
@@ -226,8 +188,12 @@ class DnsBridge:
     def on_failure(self, token: int, why: str, now: float) -> None:
         """No answer will come from the resolver."""
         pending = self._take(token)
-        if pending is not None:
-            self._fail(pending.query, pending.flow, pending.reply, why, now)
+        if pending is None:
+            return
+        if why == DROPPED:  # counted by who decided it
+            pending.dropped = True
+            return
+        self._fail(pending.query, pending.flow, pending.reply, why, now)
 
     def _take(self, token: int) -> _Pending | None:
         pending = self._pending.pop(token, None)
@@ -283,4 +249,4 @@ class DnsBridge:
         """
 
 
-__all__ = ["DnsBridge", "QueryAction", "QueryRules", "Reply"]
+__all__ = ["DnsBridge", "Reply"]

@@ -70,7 +70,9 @@ class _Writer:
             above = len(level)
             self._nodes += above
 
-    def _level(self, depth: int, level: dict[bytes, int], parents: dict[bytes, int], parent_bits: int) -> dict[bytes, int]:
+    def _level(
+        self, depth: int, level: dict[bytes, int], parents: dict[bytes, int], parent_bits: int
+    ) -> dict[bytes, int]:
         """Write the tables of one level; where those of its nodes are that have children."""
         groups: dict[int, list[int]] = {}
         inner: dict[int, list[tuple[int, bytes]]] = {}

@@ -27,8 +27,9 @@ _LONGEST = 253
 _LABEL = rb"[a-z0-9_-]{1,63}"
 _NAME = rb"(?:" + _LABEL + rb"\.)*" + _LABEL
 _plain = re.compile(_NAME).fullmatch
-_hosts = re.compile(rb"(?:0\.0\.0\.0|127\.\d+\.\d+\.\d+|::1?|0)[ \t]+(" + _NAME + rb")\.?").fullmatch
-_hosts_more = re.compile(rb"(?:0\.0\.0\.0|127\.\d+\.\d+\.\d+|::1?|0|fe80::1%lo0|ff0[0-9]::[0-9a-f]*)[ \t]+(.*)").fullmatch
+_NOWHERE = rb"0\.0\.0\.0|127\.\d+\.\d+\.\d+|::1?|0"
+_hosts = re.compile(rb"(?:" + _NOWHERE + rb")[ \t]+(" + _NAME + rb")\.?").fullmatch
+_hosts_more = re.compile(rb"(?:" + _NOWHERE + rb"|fe80::1%lo0|ff0[0-9]::[0-9a-f]*)[ \t]+(.*)").fullmatch
 _adblock = re.compile(rb"(@@)?\|\|(\*\.)?(" + _NAME + rb")\.?\^?\|?(?:\$([a-z0-9_,=~-]*))?").fullmatch
 _domain = re.compile(rb"(\*\.|\.)?(" + _NAME + rb")\.?").fullmatch
 _OPTIONS = {b"important", b"all"}  # those that leave a rule's meaning for a whole name unchanged
@@ -105,7 +106,8 @@ class ListText:
         found = _hosts_more(line)
         if found is not None:
             listed = [name.rstrip(b".") for name in found[1].split()]
-            return bool(listed) and all([name in LOCAL or self._add(name, SELF) for name in listed if name != b"0.0.0.0"])
+            said = [name in LOCAL or self._add(name, SELF) for name in listed if name != b"0.0.0.0"]  # all of them
+            return bool(listed) and all(said)
         found = _domain(line)
         if found is not None:
             return self._add(found[2], UNDER if found[1] == b"*." else SUFFIX)

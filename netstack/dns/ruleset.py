@@ -14,7 +14,6 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 from enum import Enum
-from functools import cached_property
 
 from netstack.core.errors import ConfigError
 from netstack.core.flow import Endpoint
@@ -70,7 +69,7 @@ class Rule:
 
 
 class Asked:
-    """A query as rules see it. What is costly to know is found out when a rule first wants it."""
+    """A query as rules see it."""
 
     def __init__(self, name: str, type: int, *, app: str | None = None, network: str = "", server: bytes = b"",
                  minute: float | None = None) -> None:  # fmt: skip
@@ -81,12 +80,12 @@ class Asked:
         self._app = app
         self._minute = minute
 
-    @cached_property
+    @property
     def app(self) -> str | None:
         """The app that asks; None when unknown."""
         return self._app
 
-    @cached_property
+    @property
     def minute(self) -> float | None:
         """Minutes since Monday 00:00 local time; None when nobody knows the time."""
         return self._minute
@@ -149,7 +148,7 @@ class _Compiled:
             return "other network"
         if self.spans:
             minute = asked.minute
-            if minute is None or not any(start <= minute < end or start <= minute + WEEK < end for start, end in self.spans):
+            if minute is None or not any(self._is_within(minute, *span) for span in self.spans):
                 return "other time"
         by_name = not rule.names or self.has_name(asked.name)
         if rule.match == "any" and rule.names and rule.apps:
@@ -157,6 +156,10 @@ class _Compiled:
         if not by_name:
             return "other name"
         return "" if not rule.apps or self._has_app(asked) else "other app"
+
+    @staticmethod
+    def _is_within(minute: float, start: int, end: int) -> bool:
+        return start <= minute < end or start <= minute + WEEK < end  # the week's last night ends in the next
 
     def _has_app(self, asked: Asked) -> bool:
         app = asked.app

@@ -12,6 +12,9 @@ from __future__ import annotations
 
 from netstack.core.ports import Resolver, ResolverOwner
 
+DROPPED = "dropped"
+"""Why a query fails whose asker must not be answered."""
+
 _MOST_STAGES = 32  # of one chain: own tokens are negative and count in steps of this
 
 

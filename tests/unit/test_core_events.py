@@ -44,4 +44,4 @@ def test_every_event_is_json_and_a_line() -> None:
     opened = samples[0].as_dict()
     assert opened["flow"] == {"protocol": 6, "source": "10.0.0.2:54321", "destination": "192.0.2.7:443"}
     assert opened["verdict"]["rule"] == "r1" and opened["verdict"]["would_block"] is True
-    assert samples[5].as_dict()["reason"] == "bad_tcp_checksum"
+    assert samples[6].as_dict()["reason"] == "bad_tcp_checksum"

@@ -11,7 +11,8 @@ from netstack.core.drops import DropReason
 from netstack.core.events import QueryAnswered, QueryFailed
 from netstack.core.flow import UDP, Endpoint, FiveTuple
 from netstack.core.stats import Stats
-from netstack.dns.bridge import DnsBridge, QueryAction
+from netstack.dns.bridge import DnsBridge
+from netstack.dns.stage import DROPPED
 from netstack.testing.world import ScriptedResolver, SeededEntropy
 
 GATEWAY = Endpoint.of("10.0.0.1", 53)
@@ -24,14 +25,14 @@ def flow(port: int = 40000) -> FiveTuple:
 class Desk:
     """A bridge, its resolver, and what came of them, in order."""
 
-    def __init__(self, rules=None, **limits) -> None:  # type: ignore[no-untyped-def]
-        self.resolver = ScriptedResolver()
+    def __init__(self, resolver=None, **limits) -> None:  # type: ignore[no-untyped-def]
+        self.resolver = resolver or ScriptedResolver()
         self.stats = Stats()
         self.events: list = []
         self.log: list[tuple] = []  # leases and replies in the order in which they happened
         self.bridge = DnsBridge(
             self.resolver, self, DnsConfig(), LimitsConfig(**limits), self.stats, self.events.append,
-            SeededEntropy(), rules=rules,
+            SeededEntropy(),
         )  # fmt: skip
         self.resolver.start(self.bridge)
 
@@ -260,28 +261,23 @@ def test_queries_that_cannot_be_asked() -> None:
     assert not desk.tokens
 
 
-class Rules:
-    def __init__(self, action: QueryAction | None) -> None:
-        self.action = action
+class Judging(ScriptedResolver):
+    """A resolver that is told of flows, and drops what comes from port 666."""
 
-    def judge(self, question, flow, now):  # type: ignore[no-untyped-def]
-        return self.action
+    def query_of(self, token, query, flow, now, over_tcp):  # type: ignore[no-untyped-def]
+        if flow.source.port == 666:
+            self._owner.on_failure(token, DROPPED, now)
+        else:
+            self.query(token, query.message, now, over_tcp)
 
 
-def test_rules_answer_instead_of_the_upstream() -> None:
-    for action, rcode in (
-        (QueryAction.REFUSE, dns.rcode.REFUSED), (QueryAction.NXDOMAIN, dns.rcode.NXDOMAIN),
-        (QueryAction.NODATA, dns.rcode.NOERROR), (QueryAction.SERVFAIL, dns.rcode.SERVFAIL),
-    ):  # fmt: skip
-        desk = Desk(Rules(action))
-        assert desk.ask(query().to_wire())
-        assert desk.replies()[0].rcode() == rcode and not desk.tokens
-    desk = Desk(Rules(QueryAction.DROP))
-    assert not desk.ask(query().to_wire())
-    assert not desk.log and desk.stats.drops[DropReason.POLICY_RULE] == 1
-    desk = Desk(Rules(None))
-    desk.ask(query().to_wire())
-    assert len(desk.tokens) == 1
+def test_a_resolver_that_judges_is_told_the_flow_and_may_drop() -> None:
+    desk = Desk(Judging())
+    assert not desk.ask(query().to_wire(), port=666)
+    assert not desk.log and not desk.events and not len(desk.bridge) and desk.stats.dns_failures == 0
+    assert desk.ask(query().to_wire()) and len(desk.tokens) == 1
+    desk.resolver.fail(desk.tokens[0], DROPPED, 1.0)
+    assert not desk.log and not len(desk.bridge)
 
 
 def test_reconfigure_and_network_change_leave_pending_queries_alone() -> None:

@@ -1,0 +1,395 @@
+"""Rules in the chain of resolvers: every query is judged before anything else is asked.
+
+Responsible for: the order of rules, lists and special names; carrying out what was decided; holding postponed
+queries; judging again what is held when policy changes; telling what was decided and why.
+Refuses to know: how rules and lists match (`ruleset`, `lists`), what the answers look like (`synthetic`), upstreams.
+RFCs: 2308 (negative answers), 9462.
+
+The order: rules, first match decides; allow lists; names that would lead around the resolver; block lists (an
+exception in any of them allows); known DoH hosts; all else is asked.
+
+A query comes by `query_of`, with the flow it belongs to, from the bridge. By `query`, from another stage, it has no
+flow: its app is unknown. A dropped query is reported to the owner as a failure whose reason is `DROPPED`; nothing is
+sent to the app for it, and no state stays, so the next query of the same socket is judged afresh.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from netstack.core.drops import DropReason
+from netstack.core.errors import ConfigError
+from netstack.core.events import EngineError, EventSink, QueryJudged
+from netstack.core.flow import FiveTuple
+from netstack.core.ports import FlowOwner, Resolver
+from netstack.core.stats import Stats
+from netstack.dns.blocklist import labels_of
+from netstack.dns.bypass import doh_hosts_path, signal
+from netstack.dns.lists import Lists
+from netstack.dns.message import Query, Question, Rcode, error_without_question, parse_query, servfail, type_name
+from netstack.dns.ruleset import Action, Asked, Judgement, Rule, RuleSet, Step, parse_addresses
+from netstack.dns.stage import DROPPED, Stage, earlier
+from netstack.dns.synthetic import BLOCKED, FILTERED, addresses, negative, question_for, refusal, under_alias, wire_name
+
+BLOCK_ACTIONS = ("nxdomain", "refused", "nodata", "sinkhole", "drop")
+_KNOWN_MOST = 1024  # names whose verdict by lists is remembered
+_APPS_MOST = 1024  # flows whose app is remembered
+_HELD_MOST = 1024
+
+MinuteOfWeek = Callable[[float], float]
+"""From the engine's clock to minutes since Monday 00:00 local time."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RuleSettings:
+    """What `RuleStage` is to do."""
+
+    rules: tuple[Rule, ...] = ()
+    """In their order; the first that matches decides."""
+    block_action: str = "nxdomain"
+    """What block lists do: nxdomain, refused, nodata, sinkhole or drop."""
+    block_ttl: int = 10
+    """Seconds that made-up answers may be cached: as long as unblocking may take."""
+    sinkhole: tuple[str, ...] = ("0.0.0.0", "::")
+    """Addresses that `sinkhole` answers."""
+    postpone: float = 2.0
+    """Seconds that `postpone` holds a query; below what stub resolvers wait (5 s)."""
+    bypass: bool = True
+    """Answer the names that would lead around the resolver as their makers ask: resolver.arpa, canary, relays."""
+    doh_hosts: str = ""
+    """A list of DoH hosts to block as block lists do: a file, `built-in`, or empty for none."""
+
+
+@dataclass(slots=True, eq=False)
+class _Held:
+    """A postponed query."""
+
+    query: Query
+    flow: FiveTuple | None
+    over_tcp: bool
+    since: float
+    until: float
+
+
+@dataclass(slots=True, eq=False)
+class _Alias:
+    """A query that is asked under another name."""
+
+    token: int
+    query: Query
+    target: bytes
+
+
+class RuleStage(Stage):
+    """A resolver that judges first. Raises ConfigError or ListError naming what cannot be used."""
+
+    __slots__ = (
+        "_alias_of", "_aliases", "_apps", "_doh", "_emit", "_held", "_known", "_lists", "_minute", "_network",
+        "_owner_of", "_rules", "_settings", "_sinkhole", "_stats", "version",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        inner: Resolver,
+        settings: RuleSettings,
+        lists: Lists | None = None,
+        *,
+        stats: Stats,
+        emit: EventSink,
+        apps: FlowOwner | None = None,
+        minute_of_week: MinuteOfWeek | None = None,
+    ) -> None:
+        """`apps` says whose a flow is (asked once for each flow, and only when a rule wants it); rules with a schedule
+        need `minute_of_week`."""
+        super().__init__(inner)
+        self._stats = stats
+        self._emit = emit
+        self._owner_of = apps
+        self._minute = minute_of_week
+        self._network = ""
+        self._apps: dict[FiveTuple, str | None] = {}
+        self._known: dict[bytes, Judgement | None] = {}
+        self._held: dict[int, _Held] = {}  # by token, oldest first
+        self._aliases: dict[int, _Alias] = {}  # by own token
+        self._alias_of: dict[int, int] = {}  # client's token -> own token
+        self._lists = lists or Lists()
+        self.version = 0
+        self._configure(settings)
+
+    def _configure(self, settings: RuleSettings) -> None:
+        if settings.block_action not in BLOCK_ACTIONS:
+            raise ConfigError(f"block_action: {settings.block_action!r} is not one of {', '.join(BLOCK_ACTIONS)}")
+        rules = RuleSet(settings.rules)
+        if rules.wants_time and self._minute is None:
+            raise ConfigError("a rule has a schedule, but nothing here knows the local time")
+        try:
+            sinkhole = parse_addresses(settings.sinkhole)
+        except ValueError as problem:
+            raise ConfigError(f"sinkhole: {problem}") from None
+        self._doh = Lists([doh_hosts_path(settings.doh_hosts)]) if settings.doh_hosts else Lists()
+        self._sinkhole = sinkhole
+        self._settings = settings
+        self._rules = rules
+        self._known.clear()
+        self.version += 1
+
+    # --- policy changes ---
+
+    def reconfigure(self, settings: RuleSettings, now: float, lists: Lists | None = None) -> None:
+        """New rules, and new lists when given. What cannot be used raises and leaves everything as it was."""
+        self._configure(settings)
+        if lists is not None:
+            self._lists = lists
+        self._judge_again(now)
+
+    def use_lists(self, lists: Lists, now: float) -> None:
+        """Put other lists in force; made beforehand, on any thread."""
+        self._lists = lists
+        self._known.clear()
+        self.version += 1
+        self._judge_again(now)
+
+    def reload(self, now: float) -> list[str]:
+        """Read the lists' files again where they changed; what is wrong with files whose old content stays in force.
+
+        A text is compiled before this returns; large ones are better reloaded on a thread (`Lists.reloaded`).
+        """
+        lists, problems = self._lists.reloaded()
+        for problem in problems:
+            self._emit(EngineError(now, "list", problem))
+        self.use_lists(lists, now)
+        return problems
+
+    @property
+    def lists(self) -> Lists:
+        """The lists in force."""
+        return self._lists
+
+    def set_network(self, name: str, now: float) -> None:
+        """The device is on the network that the host calls `name`."""
+        if name != self._network:
+            self._network = name
+            self.version += 1
+            self._judge_again(now)
+
+    def _judge_again(self, now: float) -> None:
+        """What is held goes on at once, in order, under the policy of now; what it still postpones stays."""
+        for token, held in list(self._held.items()):
+            judgement = self._judge(held.query.question, held.flow, now)
+            if judgement is not None and judgement.action is Action.POSTPONE:
+                continue
+            if self._held.pop(token, None) is not None:
+                self._act(token, held.query, held.flow, held.over_tcp, judgement, now)
+
+    # --- Resolver ---
+
+    def query(self, token: int, message: bytes, now: float, over_tcp: bool = False) -> None:
+        """As `Resolver.query`, for a query whose flow is not known."""
+        query = parse_query(message)
+        if isinstance(query, Rcode):
+            self.owner.on_answer(token, error_without_question(message, query), now)
+        else:
+            self.query_of(token, query, None, now, over_tcp)
+
+    def query_of(self, token: int, query: Query, flow: FiveTuple | None, now: float, over_tcp: bool = False) -> None:
+        """As `query`, for a query of `flow`."""
+        judgement = self._judge(query.question, flow, now)
+        if judgement is None or judgement.action is Action.ALLOW:
+            self.inner.query(token, query.message, now, over_tcp)
+        else:
+            self._act(token, query, flow, over_tcp, judgement, now)
+
+    def cancel(self, token: int) -> None:
+        """As `Resolver.cancel`; a held query is forgotten."""
+        if self._held.pop(token, None) is not None:
+            return
+        own = self._alias_of.pop(token, None)
+        if own is not None:
+            del self._aliases[own]
+            token = own
+        super().cancel(token)
+
+    def close(self) -> None:
+        """As `Resolver.close`."""
+        self._held.clear()
+        super().close()
+
+    def next_timeout(self) -> float | None:
+        """As `Resolver.next_timeout`."""
+        for held in self._held.values():
+            return earlier(held.until, super().next_timeout())
+        return super().next_timeout()
+
+    def on_timeout(self, now: float) -> None:
+        """Release what was held long enough, in order."""
+        while self._held:
+            token = next(iter(self._held))
+            if self._held[token].until > now:
+                break
+            self._release(token, now)
+        super().on_timeout(now)
+
+    def on_answer(self, token: int, message: bytes, now: float) -> None:
+        """As `ResolverOwner.on_answer`; an answer for an alias is put under the name that was asked."""
+        alias = self._aliases.pop(token, None)
+        if alias is None:
+            self.owner.on_answer(token, message, now)
+            return
+        del self._alias_of[alias.token]
+        answer = under_alias(alias.query, alias.target, message, self._settings.block_ttl)
+        self.owner.on_answer(alias.token, servfail(alias.query) if answer is None else answer, now)
+
+    def on_failure(self, token: int, why: str, now: float) -> None:
+        """As `ResolverOwner.on_failure`."""
+        alias = self._aliases.pop(token, None)
+        if alias is not None:
+            token = alias.token
+            del self._alias_of[token]
+        self.owner.on_failure(token, why, now)
+
+    # --- judging ---
+
+    def _judge(self, question: Question, flow: FiveTuple | None, now: float) -> Judgement | None:
+        if self._settings.rules:
+            judgement = self._rules.judge(_Query(self, question, flow, now))
+            if judgement is not None:
+                return judgement
+        folded = question.folded[:-4]
+        known = self._known
+        if folded in known:
+            return known[folded]
+        judgement = self._judge_name(question)
+        if len(known) >= _KNOWN_MOST:
+            known.clear()
+        known[folded] = judgement
+        return judgement
+
+    def _judge_name(self, question: Question, steps: list[Step] | None = None) -> Judgement | None:
+        """What lists and special names say."""
+        labels = labels_of(question.folded)
+        found = None
+        if self._lists:
+            found = self._lists.judge(labels) if steps is None else self._lists.trace(labels, steps)
+            if found is not None and found.allowed:
+                return Judgement(Action.ALLOW, f"allowed by {found.path}")
+        if self._settings.bypass:
+            special = signal(question.name)
+            if steps is not None:
+                steps.append(Step("names that lead around the resolver", special is not None))
+            if special is not None:
+                return special
+        if found is None and self._doh:
+            found = self._doh.judge(labels) if steps is None else self._doh.trace(labels, steps)
+        if found is None or found.allowed:
+            return None
+        return Judgement(Action(self._settings.block_action), f"blocked by {found.path}")
+
+    def app_of(self, flow: FiveTuple | None) -> str | None:
+        """Whose a flow is; the host is asked once for each flow."""
+        if flow is None or self._owner_of is None:
+            return None
+        apps = self._apps
+        if flow not in apps:
+            if len(apps) >= _APPS_MOST:
+                del apps[next(iter(apps))]
+            apps[flow] = self._owner_of.owner_of(flow)
+        return apps[flow]
+
+    def minute_of_week(self, now: float) -> float | None:
+        """Local time, if anybody knows it."""
+        return None if self._minute is None else self._minute(now)
+
+    @property
+    def network(self) -> str:
+        """The network that the host named last."""
+        return self._network
+
+    def explain(
+        self, question: Question, *, app: str | None = None, network: str | None = None, server: bytes = b"",
+        minute: float | None = None,
+    ) -> tuple[Judgement, list[Step]]:  # fmt: skip
+        """What would be done with a question, and everything that was looked at, in order."""
+        steps: list[Step] = []
+        here = self._network if network is None else network
+        asked = Asked(question.name, question.type, app=app, network=here, server=server, minute=minute)
+        judgement = self._rules.trace(asked, steps) or self._judge_name(question, steps)
+        return judgement or Judgement(Action.ALLOW, "nothing speaks against it"), steps
+
+    # --- acting ---
+
+    def _act(
+        self, token: int, query: Query, flow: FiveTuple | None, over_tcp: bool, judgement: Judgement | None, now: float
+    ) -> None:
+        if judgement is None or judgement.action is Action.ALLOW:
+            self.inner.query(token, query.message, now, over_tcp)
+            return
+        action, settings = judgement.action, self._settings
+        question = query.question
+        self._emit(QueryJudged(now, flow, question.name, type_name(question.type), action.value, judgement.rule))
+        if action is Action.POSTPONE:
+            if len(self._held) >= _HELD_MOST:
+                self._release(next(iter(self._held)), now)
+            self._held[token] = _Held(query, flow, over_tcp, now, now + settings.postpone)
+        elif action is Action.DROP:
+            self._stats.drops[DropReason.POLICY_RULE] += 1
+            self.owner.on_failure(token, DROPPED, now)
+        elif judgement.alias:
+            self._ask_alias(token, query, judgement.alias, now, over_tcp)
+        else:
+            self.owner.on_answer(token, self._answer(query, judgement), now)
+
+    def _answer(self, query: Query, judgement: Judgement) -> bytes:
+        ttl = self._settings.block_ttl
+        error = FILTERED if judgement.rule.startswith("blocked by") else BLOCKED
+        match judgement.action:
+            case Action.NXDOMAIN:
+                return negative(query, Rcode.NXDOMAIN, ttl, error=error)
+            case Action.NODATA:
+                return negative(query, Rcode.NOERROR, ttl, error=error)
+            case Action.SINKHOLE:
+                return addresses(query, self._sinkhole, ttl, error=error)
+            case Action.REWRITE:
+                return addresses(query, judgement.to, ttl)
+            case _:
+                return refusal(query, error=error)
+
+    def _ask_alias(self, token: int, query: Query, alias: str, now: float, over_tcp: bool) -> None:
+        own = self.own_token()
+        target = wire_name(alias)
+        self._aliases[own] = _Alias(token, query, target)
+        self._alias_of[token] = own
+        self.inner.query(own, question_for(query, target), now, over_tcp)
+
+    def _release(self, token: int, now: float) -> None:
+        held = self._held.pop(token)
+        self.inner.query(token, held.query.message, now, held.over_tcp)
+
+    @property
+    def held(self) -> int:
+        """Queries that are postponed now."""
+        return len(self._held)
+
+
+class _Query(Asked):
+    """A real query: its app and the time are looked up when a rule wants them."""
+
+    def __init__(self, stage: RuleStage, question: Question, flow: FiveTuple | None, now: float) -> None:
+        server = b"" if flow is None else flow.destination.address
+        super().__init__(question.name, question.type, network=stage.network, server=server)
+        self._stage = stage
+        self._flow = flow
+        self._now = now
+
+    @property
+    def app(self) -> str | None:
+        """Whose query it is."""
+        return self._stage.app_of(self._flow)
+
+    @property
+    def minute(self) -> float | None:
+        """When it is."""
+        return self._stage.minute_of_week(self._now)
+
+
+__all__ = ["BLOCK_ACTIONS", "DROPPED", "Rule", "RuleSettings", "RuleStage"]
