@@ -25,7 +25,7 @@ EXCEPTION = SUFFIX << ALLOW
 SHOWN = 5  # skipped lines that are kept for a message
 _LONGEST = 253
 _LABEL = rb"[a-z0-9_-]{1,63}"
-_NAME = rb"(?:" + _LABEL + rb"\.)*" + _LABEL
+_NAME = rb"(?:" + _LABEL + rb"\.)*[a-z](?:[a-z0-9-]{0,61}[a-z0-9])?"  # an address or a line of dashes is no name
 _plain = re.compile(_NAME).fullmatch
 _NOWHERE = rb"0\.0\.0\.0|127\.\d+\.\d+\.\d+|::1?|0"
 _hosts = re.compile(rb"(?:" + _NOWHERE + rb")[ \t]+(" + _NAME + rb")\.?").fullmatch
@@ -36,7 +36,7 @@ _OPTIONS = {b"important", b"all"}  # those that leave a rule's meaning for a who
 
 LOCAL = {
     b"localhost", b"localhost.localdomain", b"local", b"broadcasthost", b"ip6-localhost", b"ip6-loopback",
-    b"ip6-localnet", b"ip6-mcastprefix", b"ip6-allnodes", b"ip6-allrouters", b"ip6-allhosts",
+    b"ip6-localnet", b"ip6-mcastprefix", b"ip6-allnodes", b"ip6-allrouters", b"ip6-allhosts", b"0.0.0.0",
 }  # fmt: skip
 """Names that every hosts file has for the host itself."""
 
@@ -84,7 +84,7 @@ class ListText:
                 name = name.decode("utf-8").encode("idna").lower()
             except UnicodeError:
                 return False
-        if not _plain(name) or len(name) > _LONGEST or _is_numeric(name):
+        if not _plain(name) or len(name) > _LONGEST:
             return False
         self.names[name] = self.names.get(name, 0) | flags
         return True
@@ -106,7 +106,7 @@ class ListText:
         found = _hosts_more(line)
         if found is not None:
             listed = [name.rstrip(b".") for name in found[1].split()]
-            said = [name in LOCAL or self._add(name, SELF) for name in listed if name != b"0.0.0.0"]  # all of them
+            said = [name in LOCAL or self._add(name, SELF) for name in listed]  # all of them
             return bool(listed) and all(said)
         found = _domain(line)
         if found is not None:
@@ -116,8 +116,3 @@ class ListText:
             bare = line.removeprefix(b"@@").removeprefix(b"||").removesuffix(b"^")
             return self._add(bare, EXCEPTION if exception else SUFFIX)
         return False
-
-
-def _is_numeric(name: bytes) -> bool:
-    """An address is not a name: no top level domain is a number (RFC 3696 2)."""
-    return name.rpartition(b".")[2].isdigit()
