@@ -32,6 +32,13 @@ class Stream(Protocol):
 
     owner: SocketOwner
 
+    @property
+    def ended(self) -> bool:
+        """True when the far end's FIN is known to be here, maybe behind unread octets. It may stay false.
+
+        One more `recv` than usual then saves a round and lets the FIN ride on the last octets.
+        """
+
     def watch(self, *, readable: bool, writable: bool) -> None:
         """Set the interest; idempotent and cheap when nothing changes."""
 

@@ -119,6 +119,8 @@ class DnsStream:
     or too many answers untaken, `send` takes nothing, so the app's window closes.
     """
 
+    ended = False  # nobody is served sooner by an extra read
+
     __slots__ = (
         "_charged", "_ended", "_finished", "_forwarder", "_output", "_output_octets", "_readable", "_reader",
         "_ready", "_waiting", "_writable", "closed", "flow", "owner", "pending",

@@ -275,6 +275,8 @@ class TcpFlow:
         if octets:
             connection.write(octets)
             self.octets_down += len(octets)
+            if socket.ended and len(octets) < room:
+                self.on_readable(socket, now)  # the end of file that is there, too
             return
         self.peer_finished = True
         self._half_closed()

@@ -18,6 +18,7 @@ from collections.abc import Mapping
 from typing import Any, Protocol
 
 _IN, _OUT, _ERR, _HUP = 0x1, 0x4, 0x8, 0x10  # the numbers of poll(2) and epoll(7) alike
+_RDHUP = 0x2000 if hasattr(select, "epoll") else 0  # the far end's FIN is here, behind whatever is unread
 _EVENTS = 256  # taken at a time
 
 
@@ -72,6 +73,8 @@ class EnginePoller(selectors.BaseSelector):
     def watch(self, fd: int, socket: Any, readable: bool, writable: bool) -> None:
         """As `upstream.streams.Poller.watch`."""
         mask = (_IN if readable else 0) | (_OUT if writable else 0)
+        if readable and hasattr(socket, "ended"):
+            mask |= _RDHUP
         watched = self._watched.get(fd)
         if watched is None:
             if mask:
@@ -154,6 +157,8 @@ class EnginePoller(selectors.BaseSelector):
             return
         if mask & _ERR and hasattr(found.socket, "error_pending"):
             found.socket.error_pending = True
+        if mask & _RDHUP:
+            found.socket.ended = True
         if mask & ~_OUT and found.mask & _IN:
             served.on_readable(found.socket, now)
         if mask & ~_IN and found.mask & _OUT and self._watched.get(fd) is found:

@@ -80,6 +80,7 @@ class ScriptedStream(ScriptedSocket):
         self.capacity: int | None = None  # octets that send() will still take; None for no limit
         self.half_closed = False
         self.alive = True
+        self.ended = False
         self._connected: int | None = None
         self._incoming: deque[bytes] = deque()
         self._end = False

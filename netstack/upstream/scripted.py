@@ -80,6 +80,8 @@ class _Socket:
 class ScriptedStream(_Socket):
     """A TCP socket. The script calls `connect`, `deliver`, `end` and `fail`; what it is sent goes to `on_sent`."""
 
+    ended = False  # the script says when
+
     __slots__ = ("_connected", "_end", "_error", "_incoming", "aborted", "destination", "half_closed", "on_sent")
 
     def __init__(

@@ -27,10 +27,11 @@ class Poller(Protocol):
 class SocketStream:
     """A connected or connecting socket, owned by this object."""
 
-    __slots__ = ("_fd", "_interest", "_poller", "_socket", "owner")
+    __slots__ = ("_fd", "_interest", "_poller", "_socket", "ended", "owner")
 
     def __init__(self, sock: socket.socket, poller: Poller, owner: SocketOwner) -> None:
         self.owner = owner
+        self.ended = False
         self._socket = sock
         self._poller = poller
         self._fd = sock.fileno()

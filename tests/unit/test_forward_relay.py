@@ -102,3 +102,13 @@ def test_a_dribbling_app_costs_no_object_for_each_octet() -> None:
     stream.capacity = None
     w.run()
     assert stream.sent == sent
+
+
+def test_the_fin_rides_on_the_last_octets_when_it_is_known_to_be_there() -> None:
+    w, _ = connected()
+    stream = w.streams[0]
+    stream.deliver(b"last words")
+    stream.end()
+    stream.ended = True
+    [segment] = w.run()
+    assert bytes(segment.payload) == b"last words" and segment.flags & FIN
