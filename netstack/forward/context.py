@@ -91,6 +91,7 @@ BLOCK_DROPS = {
     Reason.MULTICAST: DropReason.MULTICAST,
     Reason.RULE: DropReason.POLICY_RULE,
     Reason.MODE: DropReason.POLICY_MODE,
+    Reason.LOCKDOWN: DropReason.POLICY_LOCKDOWN,
 }
 
 

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from netstack.forward.relay import TcpFlow
 
+FINISHED_MOST = 1024  # flows in TIME-WAIT: 4 kB each, kept for nothing but a lost last ACK
 SHED_SHARE = 32  # at a full table one flow in so many goes at once, so that the search is paid rarely
 
 
@@ -47,10 +48,13 @@ class FlowTable:
         """The handshake is complete."""
         self.half_open.pop(flow.key, None)
 
-    def finish(self, flow: TcpFlow) -> None:
-        """The flow only waits out TIME-WAIT."""
-        if self.flows.get(flow.key) is flow:
-            self.finished[flow.key] = flow
+    def finish(self, flow: TcpFlow) -> TcpFlow | None:
+        """The flow only waits out TIME-WAIT; the oldest such flow when there are too many, to be forgotten."""
+        finished = self.finished
+        if self.flows.get(flow.key) is not flow or flow.key in finished:
+            return None
+        finished[flow.key] = flow
+        return next(iter(finished.values())) if len(finished) > FINISHED_MOST else None
 
     def remove(self, flow: TcpFlow) -> None:
         """Forget `flow` unless another has taken its key."""

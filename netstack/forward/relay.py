@@ -71,6 +71,7 @@ class TcpFlow:
         "pending_octets",
         "pinned",
         "reading",
+        "reported",
         "stream",
         "syn",
         "timer_at",
@@ -98,6 +99,7 @@ class TcpFlow:
         self.flow_id = forwarder.context.next_flow_id()
         self.connecting = True
         self.opened = False
+        self.reported = False
         self.closed = False
         self.reading = False  # interest in the socket's octets
         self.app_finished = False  # FIN from the app, everything before it delivered to us
@@ -134,7 +136,7 @@ class TcpFlow:
                 self._half_closed()
                 if not self.pending and self.stream is not None:
                     self.stream.shutdown_write()
-                    self._release_stream_if_done()
+                    self._release_stream_if_done(now)
             elif kind is Reset:
                 self.finish("reset-by-app", now, abort=True)
             elif kind is TimedOut:
@@ -211,7 +213,7 @@ class TcpFlow:
         socket.watch(readable=self.reading, writable=False)
         if self.app_finished:
             socket.shutdown_write()
-            self._release_stream_if_done()
+            self._release_stream_if_done(now)
 
     def _connected(self, socket: Stream, now: float) -> None:
         error = socket.connect_error()
@@ -283,7 +285,7 @@ class TcpFlow:
         self.reading = False
         socket.watch(readable=False, writable=bool(self.pending))
         connection.close(now)
-        self._release_stream_if_done()
+        self._release_stream_if_done(now)
 
     def _half_closed(self) -> None:
         if not self.is_dns:
@@ -308,11 +310,12 @@ class TcpFlow:
         self.connection.abort(now)
         self.finish("reset-by-peer", now, abort=True)
 
-    def _release_stream_if_done(self) -> None:
-        """Both ends have said FIN and everything is delivered: the socket need not wait for TIME-WAIT."""
+    def _release_stream_if_done(self, now: float) -> None:
+        """Both ends have said FIN and everything is delivered: neither socket nor report wait for TIME-WAIT."""
         if self.app_finished and self.peer_finished and not self.pending and self.stream is not None:
             self.stream.close()
             self.stream = None
+            self._report("finished", now)
 
     # --- the end ---
 
@@ -329,12 +332,15 @@ class TcpFlow:
                 stream.close()
         self.pending.clear()
         self.pending_octets = 0
-        context = self.forwarder.context
-        if self.opened:
-            context.emit(FlowClosed(now, self.flow_id, self.flow, how, self.octets_up, self.octets_down))
-        elif how != "stopped":
-            context.emit(FlowClosed(now, self.flow_id, self.flow, how))
+        self._report(how, now)
         self.forwarder.mark(self)
+
+    def _report(self, how: str, now: float) -> None:
+        """Emit FlowClosed, once."""
+        if not self.reported and (self.opened or how != "stopped"):
+            self.reported = True
+            event = FlowClosed(now, self.flow_id, self.flow, how, self.octets_up, self.octets_down)
+            self.forwarder.context.emit(event)
 
     def cut(self, how: str, now: float) -> None:
         """End the flow at once with a reset both ways (shed, policy, stop)."""

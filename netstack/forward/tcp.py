@@ -210,8 +210,10 @@ class TcpForwarder:
                 self._forget(flow, now)
                 continue
             if flow.stream is None and connection.state is State.TIME_WAIT:
-                self.table.finish(flow)
                 self._unpin(flow, now)
+                oldest = self.table.finish(flow)
+                if oldest is not None:
+                    self._forget(oldest, now)
             touch(flow)
         if context.buffered > context.config.limits.memory:
             self._relieve(now)

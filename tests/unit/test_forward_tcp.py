@@ -314,6 +314,19 @@ def test_pair_is_usable_again_at_once_after_reset_and_after_close() -> None:
     assert len(w.streams) == 3
 
 
+def test_flows_in_time_wait_are_few() -> None:
+    w = world(tcp={"time_wait": 1000.0})
+    for port in range(1, 1501):
+        source = Endpoint(APP.address, port)
+        syn_ack = opened(w, source=source)
+        w.streams[-1].end()
+        w.run()
+        w.send(w.tcp_packet(FIN | ACK, 1001, syn_ack.seq + 2, source=source))
+        w.streams.clear()
+    assert len(w.engine.tcp.table) == 1024
+    assert sum(isinstance(event, FlowClosed) for event in w.events) == 1500, "reported without waiting"
+
+
 def test_protect_refusal_fails_closed() -> None:
     w = world()
     w.dialer.refusal = ProtectError("the host refused to protect a socket")
