@@ -32,6 +32,7 @@ from netstack.forward.limiter import RateLimiter
 from netstack.forward.tcp import TcpForwarder
 from netstack.forward.udp import UdpForwarder
 from netstack.policy.firewall import FirewallPolicy
+from netstack.policy.lockdown import Lockdown
 from netstack.policy.tracker import IpTracker
 from netstack.wire import icmp
 
@@ -242,6 +243,18 @@ class Engine:
         self.policy.reconfigure(config)
         self.tracker.reconfigure(config.tracker, config.limits)
         self.bridge.reconfigure(config.dns, config.limits)
+        self.tcp.cut_blocked(now)
+        self.flush(now)
+
+    def use_lockdown(self, lockdown: Lockdown) -> None:
+        """Obey the host's blocking state: flows that it forbids are cut as soon as it begins.
+
+        The resolver chain has the `LockdownStage` of the same object outermost.
+        """
+        self.policy.use_lockdown(lockdown)
+        lockdown.watch(self._lockdown_changed)
+
+    def _lockdown_changed(self, now: float) -> None:
         self.tcp.cut_blocked(now)
         self.flush(now)
 

@@ -78,6 +78,7 @@ class DropReason(IntEnum):
     POLICY_LAN = 98  # policy.lan
     POLICY_RULE = 99  # an explicit rule
     POLICY_MODE = 100  # DNS-only mode
+    POLICY_LOCKDOWN = 101  # a blocking state
 
     # --- links ---
     TUNNEL_WRITE_FAILED = 112  # the device refused the packet

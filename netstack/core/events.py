@@ -4,8 +4,8 @@ Responsible for: one class for each thing that happens, and its dictionary form 
 Refuses to know: who listens.
 
 Nobody changes an event; they are not frozen only because two are made for every flow and frozen ones cost
-several times as much. `at` is the engine's clock in seconds. `line()` gives the log line; the blocked-flow lines are those
-that the original netstack wrote, so existing log filters keep working.
+several times as much. `at` is the engine's clock in seconds. `line()` gives the log line; the blocked-flow lines are
+those that the original netstack wrote, so existing log filters keep working.
 """
 
 from __future__ import annotations
@@ -189,6 +189,33 @@ class StateChanged(Event):
 
     def line(self) -> str:
         return f"[STATE] {self.state} ({self.mode})"
+
+
+@dataclass(slots=True)
+class LockdownChanged(Event):
+    """The blocking state began, ended or failed. `network_check`: the system's network check may pass meanwhile."""
+
+    kind: ClassVar[str] = "lockdown_changed"
+    state: str
+    network_check: bool
+    why: str = ""
+
+    def line(self) -> str:
+        check = "network check passes" if self.network_check else "nothing passes"
+        return f"[LOCKDOWN] {self.state}{f', {check}' if self.state != 'open' else ''} {self.why}".rstrip()
+
+
+@dataclass(slots=True)
+class CaptivePortalChanged(Event):
+    """What is known of a captive portal. `state`: clear, captive (allowance running) or ended; `url` for the user."""
+
+    kind: ClassVar[str] = "captive_portal_changed"
+    state: str
+    url: str = ""
+    why: str = ""
+
+    def line(self) -> str:
+        return f"[PORTAL] {self.state} {self.url} {self.why}".rstrip()
 
 
 EventSink = Callable[[Event], None]

@@ -39,6 +39,7 @@ class Reason(StrEnum):
     OFF = "off"  # enforcement is off
     DNS = "dns"  # port 53 is answered by the engine
     MODE = "mode"  # DNS-only mode carries nothing else
+    LOCKDOWN = "lockdown"  # a blocking state: only the system's network check may pass
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,8 +3,8 @@
 Responsible for: the order in which rules speak, graded enforcement, the style of a refusal.
 Refuses to know: how a refusal is sent (`forward/`), where leases come from.
 
-The order: the engine's own address; DNS-only mode; multicast and broadcast; this host and nowhere; QUIC,
-even towards a resolved address, because QUIC outlives leases and hides names; the local network;
+The order: the engine's own address; a blocking state; DNS-only mode; multicast and broadcast; this host and
+nowhere; QUIC, even towards a resolved address, because QUIC outlives leases and hides names; the local network;
 then the evidence of the tracker, weighed by the enforcement: off asks for none, audit allows and says
 what strict would have refused.
 """
@@ -16,6 +16,7 @@ from netstack.core.flow import TCP, UDP, Endpoint, FiveTuple
 from netstack.core.packet import Octets
 from netstack.core.verdict import Action, Reason, Refusal, Verdict
 from netstack.policy.lan import Scope, classify
+from netstack.policy.lockdown import Lockdown
 from netstack.policy.quic import QuicPolicy
 from netstack.policy.tracker import IpTracker
 
@@ -29,11 +30,13 @@ class FirewallPolicy:
 
     __slots__ = (
         "_audit", "_dns_only", "_gateways", "_lan", "_lan_allowed", "_multicast", "_off", "_off_allowed", "_quic",
-        "_refusals", "_udp_refusal", "_verdicts", "tracker", "version",
+        "_refusals", "_udp_refusal", "_verdicts", "lockdown", "tracker", "version",
     )  # fmt: skip
 
     def __init__(self, config: Config, tracker: IpTracker) -> None:
         self.tracker = tracker
+        self.lockdown: Lockdown | None = None
+        """The blocking state, when the host has one; set by `use_lockdown`."""
         self.version = 0
         """Counts reconfigurations: a cached verdict is good for one version."""
         self.reconfigure(config)
@@ -73,6 +76,16 @@ class FirewallPolicy:
     ) -> None:
         self._verdicts[reason, action, protocol] = Verdict(action, reason, evidence, None, refusal)
 
+    def use_lockdown(self, lockdown: Lockdown) -> None:
+        """Let `lockdown` speak first while it blocks."""
+        self.lockdown = lockdown
+        lockdown.tracker = self.tracker
+        lockdown.watch(self._lockdown_changed)
+        self.version += 1
+
+    def _lockdown_changed(self, now: float) -> None:
+        self.version += 1
+
     def decide(self, flow: FiveTuple, now: float, payload: Octets = b"") -> Verdict:
         """The verdict on `flow`; `payload` is the datagram's, for UDP."""
         protocol = flow.protocol
@@ -80,6 +93,8 @@ class FirewallPolicy:
         if address in self._gateways:
             return self._verdicts[Reason.GATEWAY, _ALLOW, 0]
         kind = TCP if protocol == TCP else UDP
+        if self.lockdown is not None and self.lockdown.blocking:
+            return self.lockdown.judge(flow, self._refusals[TCP] if kind == TCP else self._udp_refusal)
         if self._dns_only:
             return self._verdicts[Reason.MODE, _BLOCK, kind]
         scope = classify(address)

@@ -144,6 +144,14 @@ class IpTracker:
         if len(gone) > GONE_KEPT:
             del gone[next(iter(gone))]
 
+    def end(self, address: bytes, now: float) -> None:
+        """Take back what was leased: `address` is expired from now on, also for flows that live."""
+        lease = self._leases.get(address)
+        if lease is not None:
+            lease.expires = min(lease.expires, now)
+            lease.linger_until = min(lease.linger_until, now)
+            lease.held = False
+
     # --- looking up ---
 
     def lookup(self, address: bytes, now: float) -> Lease | None:

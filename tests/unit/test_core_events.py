@@ -32,6 +32,8 @@ def test_every_event_is_json_and_a_line() -> None:
         events.PacketDropped(1.5, DropReason.BAD_TCP_CHECKSUM, 40),
         events.EngineError(1.5, "tunnel", "gone", fatal=True),
         events.StateChanged(1.5, "running", "firewall"),
+        events.LockdownChanged(1.5, "blocking", True, "always require VPN"),
+        events.CaptivePortalChanged(1.5, "captive", "https://portal.example/", "api"),
     ]
     kinds = set()
     for event in samples:

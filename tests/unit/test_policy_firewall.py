@@ -8,6 +8,7 @@ from netstack.config import Config, make_config
 from netstack.core.flow import ICMP, TCP, UDP, Endpoint, FiveTuple
 from netstack.core.verdict import Action, Reason, Refusal
 from netstack.policy.firewall import FirewallPolicy
+from netstack.policy.lockdown import Lockdown, LockdownSettings
 from netstack.policy.tracker import IpTracker
 
 INITIAL = b"\xc3\0\0\0\1\x08" + bytes(range(8)) + b"\0\0\x44\x9e" + b"\x55" * 1182
@@ -167,3 +168,20 @@ def test_reconfigure_counts_versions_and_takes_effect() -> None:
     policy.reconfigure(replace(config, policy=replace(config.policy, enforcement="off")))
     assert policy.version == first + 1
     assert policy.decide(flow("192.0.2.1"), 0.0).allowed
+
+
+def test_a_blocking_state_speaks_before_everything_but_the_gateway() -> None:
+    policy = firewall(enforcement="off", lan="allow")
+    lockdown = Lockdown(LockdownSettings(), lambda event: None)
+    version = policy.version
+    policy.use_lockdown(lockdown)
+    assert policy.decide(flow("203.0.113.1"), 0.0).allowed
+    lockdown.enter(1.0)
+    assert policy.version >= version + 2, "cached verdicts are void"
+    for host in ("203.0.113.1", "192.168.1.1", "224.0.0.251", "127.0.0.1"):
+        verdict = policy.decide(flow(host), 1.0)
+        assert not verdict.allowed and verdict.reason is Reason.LOCKDOWN
+    assert policy.decide(flow("203.0.113.1", protocol=UDP), 1.0).refusal is Refusal.UNREACHABLE
+    assert policy.decide(flow("10.0.0.1", 53), 1.0).allowed
+    lockdown.leave(2.0)
+    assert policy.decide(flow("203.0.113.1"), 2.0).allowed

@@ -204,6 +204,21 @@ def test_restore_leaves_out_what_it_cannot_trust() -> None:
     assert t.lookup(ADDRESS, 86_401.0) is None, "no longer than the configuration allows"
 
 
+def test_a_lease_taken_back_is_expired_even_for_a_flow_and_can_be_learnt_again() -> None:
+    t = tracker()
+    t.end(ADDRESS, 0.0)
+    t.learn("a.test", ADDRESS, 60, 1.0)
+    t.lookup(ADDRESS, 2.0)
+    t.pin(ADDRESS)
+    t.end(ADDRESS, 3.0)
+    assert t.lookup(ADDRESS, 3.0) is None and t.was_known(ADDRESS, 5.0) == 2.0
+    t.unpin(ADDRESS, 6.0)
+    assert t.lookup(ADDRESS, 6.0) is None, "nothing lingers"
+    t.learn("a.test", ADDRESS, 60, 7.0)
+    assert t.lookup(ADDRESS, 8.0) is not None
+    assert t.sweep(400.0) == 1 and len(t) == 0
+
+
 def test_clear_forgets_leases() -> None:
     t = tracker()
     t.learn("a.test", ADDRESS, 0, 0.0)
