@@ -79,6 +79,7 @@ def run(options: argparse.Namespace) -> int:
     config = make_configuration(options, servers=("127.0.0.1",))  # the capture answers; no server is ever asked
     codec = codecs.load(options.codec)
     results = []
+    interrupted = False
     table = None if "-" in (options.json, options.events) else sys.stdout
     with (
         _text_output(options.json) as report,
@@ -88,7 +89,11 @@ def run(options: argparse.Namespace) -> int:
         annotated = AnnotatedCapture(written) if written is not None else None
         lines = EventLines(events) if events is not None else None
         for path in options.files:
-            result = _replay_file(path, options, config, codec, lines, annotated)
+            try:
+                result = _replay_file(path, options, config, codec, lines, annotated)
+            except KeyboardInterrupt:  # the outputs are ended properly: they hold what was finished
+                interrupted = True
+                break
             results.append(result)
             if "error" in result:
                 print(f"netstack: {result['error']}", file=sys.stderr)
@@ -102,6 +107,8 @@ def run(options: argparse.Namespace) -> int:
             report.flush()
     if table is not None:
         table.flush()
+    if interrupted:
+        return 130
     return 1 if any("error" in result for result in results) else 0
 
 

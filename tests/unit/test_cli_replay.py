@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from netstack.cli import main
+from netstack.cli import replay as module
 from netstack.link.pcap import read_capture
 from tests.made_captures import SERVER, exchange, lookup, pcap_file
 
@@ -216,3 +217,19 @@ def test_a_cut_archive_gives_what_it_holds(capture, tmp_path, capsys):
     shown = capsys.readouterr()
     assert "cannot read" in shown.err and shown.err.count("\n") == 1
     assert " frames, 0 without IP" in shown.out and "www.example.test" in shown.out
+
+
+def test_an_interrupted_run_ends_its_outputs(capture, tmp_path, capsys, monkeypatch):
+    real, seen = module.Replay.frame, []
+
+    def frame(self, frame):
+        seen.append(frame)
+        if len(seen) == 30:  # in the second file
+            raise KeyboardInterrupt
+        return real(self, frame)
+
+    monkeypatch.setattr(module.Replay, "frame", frame)
+    report, events = tmp_path / "report", tmp_path / "events"
+    assert main(["replay", capture, capture, "--json", str(report), "--events", str(events)]) == 130
+    assert len(json.loads(report.read_text())["files"]) == 1
+    assert all(json.loads(line) for line in events.read_text().splitlines())
