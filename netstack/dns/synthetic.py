@@ -91,6 +91,8 @@ def question_for(query: Query, name: bytes) -> bytes:
 
 def under_alias(query: Query, target: bytes, answer: bytes, ttl: int) -> bytes | None:
     """`answer`, which answers for `target`, as the answer to `query`: an alias, then its records. None if malformed."""
+    if len(answer) < HEADER_SIZE:
+        return None
     _, flags, questions, count, authorities, _ = HEADER.unpack_from(answer)
     at = HEADER_SIZE
     if questions:

@@ -53,7 +53,9 @@ class Filtered(World):
             entropy=SeededEntropy(), emit=self.events.append, stats=self.stats,
         )  # fmt: skip
 
-    def ask(self, name: str, ident: int = 1, *, source: Endpoint = SOCKET, server: Endpoint = A, kind: str = "A") -> list:  # type: ignore[type-arg]
+    def ask(  # type: ignore[no-untyped-def]
+        self, name: str, ident: int = 1, *, source: Endpoint = SOCKET, server: Endpoint = A, kind: str = "A"
+    ):
         """The app's socket sends a query; the packets that come back by themselves."""
         query = dns.message.make_query(name, kind, id=ident).to_wire()
         return self.send(self.udp_packet(query, source=source, destination=server))

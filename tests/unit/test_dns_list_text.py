@@ -52,7 +52,8 @@ def test_a_line_is_read(line: str, names: dict[str, int]) -> None:
     "line",
     [
         "||ads.example.com^$third-party", "||example.com/ads/*", "||ads*.example.com^", "example.com##.banner",
-        "##.banner", "/banner[0-9]+/", "1.2.3.4", "0.0.0.0 1.2.3.4", "192.0.2.1 nas.test", "a..b.test", "-", "a b c",
+        "##.banner", "/banner[0-9]+/", "1.2.3.4", "0.0.0.0 1.2.3.4", "192.0.2.1 nas.test", "a..b.test", "-",
+        "a b c",
         "x" * 64 + ".test", ".".join(["abcdefgh"] * 30), "http://example.com/", "@@||a.test^$script", "-----", "a.test:53",
     ],
 )  # fmt: skip
