@@ -60,7 +60,7 @@ def test_files_are_written(capture, tmp_path, capsys):
     events, packets, report = tmp_path / "events", tmp_path / "out.pcapng", tmp_path / "report"
     assert main(["replay", capture, "--events", str(events), "--write", str(packets), "--json", str(report)]) == 0
     assert [json.loads(line)["event"] for line in events.read_text().splitlines()] == [
-        "capture", "query_answered", "flow_opened", "flow_blocked", "flow_closed",
+        "capture", "query_answered", "flow_opened", "flow_closed", "flow_blocked",
     ]  # fmt: skip
     assert len(list(read_capture(str(packets)))) > 22
     assert len(json.loads(report.read_text())["files"]) == 1
