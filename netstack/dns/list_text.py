@@ -68,7 +68,7 @@ class ListText:
                 name, flags = found[1], SELF
                 if name in LOCAL:
                     continue
-            if len(name) > _LONGEST or (name[-1] < 58 and _is_numeric(name)):
+            if len(name) > _LONGEST:
                 self._skip(source, number, line)
                 continue
             names[name] = have(name, 0) | flags

@@ -54,7 +54,8 @@ def test_a_line_is_read(line: str, names: dict[str, int]) -> None:
         "||ads.example.com^$third-party", "||example.com/ads/*", "||ads*.example.com^", "example.com##.banner",
         "##.banner", "/banner[0-9]+/", "1.2.3.4", "0.0.0.0 1.2.3.4", "192.0.2.1 nas.test", "a..b.test", "-",
         "a b c",
-        "x" * 64 + ".test", ".".join(["abcdefgh"] * 30), "http://example.com/", "@@||a.test^$script", "-----", "a.test:53",
+        "x" * 64 + ".test", ".".join(["abcdefgh"] * 30), "http://example.com/", "@@||a.test^$script", "-----",
+        "a.test:53", "x.1", "0.0.0.0 x.1",
     ],
 )  # fmt: skip
 def test_a_line_that_cannot_be_done_is_skipped_and_counted(line: str) -> None:
