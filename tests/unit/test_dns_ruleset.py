@@ -120,7 +120,7 @@ def test_rewrites_carry_addresses_or_one_name() -> None:
         (rule(types=("TYPE65536",)), "is not a type"),
         (rule(servers=("dns.test",)), "does not appear to be"),
         (rule(schedule=("8-16",)), "'8-16' is not a time"),
-        (rule(schedule=("xxx 08:00-16:00",)), "'xxx' is not one of mon"),
+        (rule(schedule=("yyy 08:00-16:00",)), "'yyy' is not one of mon"),
         (rule(schedule=("08:00-25:00",)), "no such time of day"),
         (rule(match="some"), "'some' is not one of all, any"),
         (rule(to=("192.0.2.1",)), "`to` is wanted for rewrite"),
