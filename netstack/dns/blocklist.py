@@ -9,15 +9,16 @@ The format (all numbers little-endian)::
 
     header       magic, version, sizes, counts, CRC-32 of the body, CRC-32 of header and table descriptors
     descriptors  one for each table
-    body         for each table its bucket index, entries, flags
+    body         for each table its bucket index and its entries
 
 The names form a tree of labels, from the top level down. A node is a pair (parent, label), and is kept in the table
 for its depth, its label's length and its label's alphabet. The pair is one number: the label in base 36 (letters and
 digits), 64 (with - and _) or 256 (other octets), times the number of nodes one level up, plus the parent's position
 there. The number is multiplied by an odd constant modulo a power of two. That can be undone, so nothing is lost and
 no two nodes become the same: this is not a digest, and a name that is not in the list cannot match. The upper bits of
-the product choose a bucket, the lower ones are what an entry stores, as octets of fixed width. A bucket is searched
-by `find`, whose hits count only at a whole entry. Most names that are not in a list are known after two such steps.
+the product choose a bucket, the lower ones are what an entry stores, as octets of fixed width, with the node's flags
+behind them unless all nodes of the table have the same. A bucket is searched by `find`, whose hits count only at a
+whole entry. Most names that are not in a list are known after two such steps.
 
 One million names take 6 to 12 octets each, nothing of which is copied: the pages belong to the file, are clean, and
 can be taken back by the system at any time. A file is replaced by renaming another one over it, never rewritten:
@@ -40,10 +41,10 @@ VERSION = 1
 HEADER = struct.Struct("<8sHHIIIIIQI")
 """magic, version, flags, tables, names, nodes, octets of the body, CRC of the body, reserved, CRC of what precedes the
 body (with this field zero)."""
-TABLE = struct.Struct("<HBBBBHIIIII")
-"""depth << 8 | alphabet | label length; bits of the parent's position; bits that choose the bucket; octets of an entry;
-flags of all entries or VARIOUS; multiplier; entries; position of the first on its level; offsets of index, entries,
-flags."""
+TABLE = struct.Struct("<HBBBBHIIII")
+"""depth << 8 | alphabet | label length; bits of the parent's position; bits that choose the bucket; octets of the lower
+bits; flags of all entries or VARIOUS; multiplier; entries; position of the first on its level; offsets of index and
+entries."""
 CHILDREN = 16  # flag of a node: there are names below it
 VARIOUS = 255
 HAS_EXCEPTIONS = 1  # flag of the file
@@ -64,8 +65,8 @@ class ListError(ConfigError):
 
 
 Table = tuple[int, int, int, int, int, int, int, int, int, int, int]
-"""Multiplier, mask of all bits, bits of the parent's position, of what an entry stores, the mask of those, octets of an
-entry, offsets of index, entries and flags, flags of all or VARIOUS, position of the first. (A plain tuple: others are
+"""Multiplier, mask of all bits, bits of the parent's position, lower bits, the mask of those, their octets, octets of
+an entry, offsets of index and entries, flags of all or VARIOUS, position of the first. (A plain tuple: others are
 unpacked half as fast.)"""
 
 
@@ -146,22 +147,21 @@ class NameList:
         tables = {}
         size = len(self._data)
         for number in range(count):
-            key, parent_bits, bucket_bits, width, uniform, seed, entries, base, index_at, entries_at, flags_at = (
+            key, parent_bits, bucket_bits, width, uniform, seed, entries, base, index_at, entries_at = (
                 TABLE.unpack_from(self._data, HEADER.size + number * TABLE.size)
             )
+            stride = width + (uniform == VARIOUS)
             bits = label_bits(key & 0xC0, key & 0x3F) + parent_bits
             rest = bits - bucket_bits
             whole = (
-                index_at + 4 * ((1 << bucket_bits) + 1) <= size and entries_at + entries * width <= size
+                index_at + 4 * ((1 << bucket_bits) + 1) <= size and entries_at + entries * stride <= size
                 if bucket_bits < 32 else False
             )  # fmt: skip
             if not whole or rest < 0 or not width or rest > 8 * width or parent_bits > 32:
                 raise ListError(f"{self.path}: damaged list: impossible table")
-            if uniform == VARIOUS and flags_at + entries > size:
-                raise ListError(f"{self.path}: damaged list: impossible table")
             tables[key] = (
-                multiplier(bits, seed), (1 << bits) - 1, parent_bits, rest, (1 << rest) - 1, width,
-                index_at, entries_at, flags_at, uniform, base,
+                multiplier(bits, seed), (1 << bits) - 1, parent_bits, rest, (1 << rest) - 1, width, stride,
+                index_at, entries_at, uniform, base,
             )  # fmt: skip
         return tables
 
@@ -208,17 +208,18 @@ class NameList:
                 table = tables.get(depth | alphabet | len(label))
             flags = -1
             if table is not None:
-                factor, mask, parent_bits, shift, low, width, index, entries, flags_at, uniform, base = table
+                factor, mask, parent_bits, shift, low, width, stride, index, entries, uniform, base = table
                 mixed = (number << parent_bits | position) * factor & mask
                 first, behind = _unpack_pair(data, index + (mixed >> shift << 2))
                 wanted = (mixed & low).to_bytes(width, "big")
-                hit = find(wanted, entries + first * width, entries + behind * width)
-                while hit >= 0 and (hit - entries) % width:  # across two entries
-                    hit = find(wanted, hit + 1, entries + behind * width)
-                if hit >= 0:
-                    hit = (hit - entries) // width
-                    flags = data[flags_at + hit] if uniform == VARIOUS else uniform
-                    position = base + hit
+                hit = find(wanted, entries + first * stride, entries + behind * stride)
+                while hit >= 0:
+                    place, across = divmod(hit - entries, stride)
+                    if not across:
+                        flags = data[hit + width] if uniform == VARIOUS else uniform
+                        position = base + place
+                        break
+                    hit = find(wanted, hit + 1, entries + behind * stride)
             if not depth and len(tops) < _KEPT_TOPS:  # nearly every name has one of a few: half of all steps are spared
                 tops[label] = (position, flags) if flags >= 0 else None
             if flags < 0:

@@ -12,8 +12,10 @@ from __future__ import annotations
 import gc
 import os
 from array import array
+from collections import defaultdict
 from collections.abc import Iterable
 from itertools import accumulate
+from sys import byteorder
 from zlib import crc32
 
 from netstack.dns.blocklist import (
@@ -34,9 +36,10 @@ from netstack.dns.blocklist import (
 )
 from netstack.dns.list_text import EXCEPTION, ListText
 
-_FLAG_BITS = 5
+_FLAG_BITS = 8
 _FLAGS = (1 << _FLAG_BITS) - 1
 _MOST_IN_BUCKET = 4  # entries, on average
+_MOST_BUCKET_BITS = 24
 _SEEDS = 8
 _CROWDED = 64  # entries above the average from which on another multiplier is tried
 
@@ -54,10 +57,9 @@ def compile_names(names: dict[bytes, int]) -> bytes:
 
 class _Writer:
     def __init__(self, names: dict[bytes, int]) -> None:
-        self._tables: list[bytes] = []
         self._pieces: list[bytes] = []
         self._octets = 0
-        self._patches: list[list[int]] = []
+        self._described: list[list[int]] = []
         self._names = len(names)
         self._nodes = 0
         self._exceptions = False
@@ -74,8 +76,8 @@ class _Writer:
         self, depth: int, level: dict[bytes, int], parents: dict[bytes, int], parent_bits: int
     ) -> dict[bytes, int]:
         """Write the tables of one level; where those of its nodes are that have children."""
-        groups: dict[int, list[int]] = {}
-        inner: dict[int, list[tuple[int, bytes]]] = {}
+        groups: defaultdict[int, list[int]] = defaultdict(list)
+        inner: defaultdict[int, list[tuple[int, bytes]]] = defaultdict(list)
         for name, flags in level.items():
             label, _, parent = name.partition(b".")
             if label.isalnum():
@@ -85,12 +87,9 @@ class _Writer:
                 kind, number = label_number(label)
                 kind |= len(label)
             raw = (number << parent_bits | parents[parent]) << _FLAG_BITS | flags
-            if kind in groups:
-                groups[kind].append(raw)
-            else:
-                groups[kind] = [raw]
+            groups[kind].append(raw)
             if flags & CHILDREN:
-                inner.setdefault(kind, []).append((raw, name))
+                inner[kind].append((raw, name))
         positions: dict[bytes, int] = {}
         base = 0
         for kind in sorted(groups):
@@ -106,14 +105,14 @@ class _Writer:
         bits = label_bits(key & 0xC0, key & 0x3F) + parent_bits
         bucket_bits, width = _shape(bits, len(raws))
         shift = bits - bucket_bits + _FLAG_BITS
-        mask = (1 << bits) - 1
+        mask = (1 << bits) - 1 << _FLAG_BITS
         best: tuple[int, int] | None = None
         for seed in [*range(_SEEDS), -1]:
             if seed < 0:  # none spreads them well: the best one it is
                 assert best is not None
                 seed = best[1]
             factor = multiplier(bits, seed)
-            values = sorted([((raw >> _FLAG_BITS) * factor & mask) << _FLAG_BITS | raw & _FLAGS for raw in raws])
+            values = sorted([(raw & ~_FLAGS) * factor & mask | raw & _FLAGS for raw in raws])
             counts = [0] * (1 << bucket_bits)
             for value in values:
                 counts[value >> shift] += 1
@@ -122,37 +121,38 @@ class _Writer:
                 break
             if best is None or crowd < best[0]:
                 best = crowd, seed
-        low = (1 << bits - bucket_bits) - 1
-        entries = b"".join([(value >> _FLAG_BITS & low).to_bytes(width, "big") for value in values])
-        flags = bytes([value & _FLAGS for value in values])
-        uniform = flags[0] if flags.count(flags[:1]) == len(flags) else VARIOUS
+        low = (1 << shift) - 1
+        flags = {raw & _FLAGS for raw in raws}
+        if len(flags) == 1:
+            uniform = flags.pop()
+            entries = b"".join([((value & low) >> _FLAG_BITS).to_bytes(width, "big") for value in values])
+        else:
+            uniform = VARIOUS
+            entries = b"".join([(value & low).to_bytes(width + 1, "big") for value in values])
         index = array("I", accumulate(counts, initial=0))
         assert index.itemsize == 4
-        if index.tobytes()[:4] != b"\0\0\0\0" or array("I", [1]).tobytes() != b"\1\0\0\0":
+        if byteorder == "big":
             index.byteswap()
         at = self._octets
-        self._pieces += [index.tobytes(), entries, flags if uniform == VARIOUS else b""]
+        self._pieces += [index.tobytes(), entries]
         entries_at = at + 4 * len(index)
-        flags_at = entries_at + len(entries)
-        self._octets = flags_at + len(self._pieces[-1])
-        self._patches.append(
-            [key, parent_bits, bucket_bits, width, uniform, seed, len(raws), base, at, entries_at, flags_at]
-        )
+        self._octets = entries_at + len(entries)
+        self._described.append([key, parent_bits, bucket_bits, width, uniform, seed, len(raws), base, at, entries_at])
         where: dict[int, int] = {}
         for raw, name in inner:
             if not where:
                 where = dict(zip(values, range(base, base + len(values)), strict=True))
-            positions[name] = where[((raw >> _FLAG_BITS) * factor & mask) << _FLAG_BITS | raw & _FLAGS]
+            positions[name] = where[(raw & ~_FLAGS) * factor & mask | raw & _FLAGS]
 
     def file(self) -> bytes:
         """Header, descriptors, body."""
-        start = HEADER.size + len(self._patches) * TABLE.size
+        start = HEADER.size + len(self._described) * TABLE.size
         tables = b"".join(
-            TABLE.pack(*each[:8], *(offset + start for offset in each[8:])) for each in self._patches
+            TABLE.pack(*each[:8], *(offset + start for offset in each[8:])) for each in self._described
         )
         body = b"".join(self._pieces)
         flags = HAS_EXCEPTIONS if self._exceptions else 0
-        fields = (MAGIC, VERSION, flags, len(self._patches), self._names, self._nodes, len(body), crc32(body), 0)
+        fields = (MAGIC, VERSION, flags, len(self._described), self._names, self._nodes, len(body), crc32(body), 0)
         header = HEADER.pack(*fields, 0)
         return HEADER.pack(*fields, crc32(tables, crc32(header))) + tables + body
 
@@ -173,13 +173,11 @@ def _levels(names: dict[bytes, int]) -> list[dict[bytes, int]]:
 
 
 def _shape(bits: int, count: int) -> tuple[int, int]:
-    """How many bits choose a bucket, and the octets of an entry: the smallest file whose buckets are short."""
-    best = (1 << 62, 0, 0, 1)
-    for bucket_bits in range(min(bits, 24) + 1):
-        crowded = count > _MOST_IN_BUCKET << bucket_bits and bucket_bits < min(bits, 24)
-        width = max(1, (bits - bucket_bits + 7) // 8)
-        best = min(best, (count * width + (4 << bucket_bits) + (crowded << 40), bucket_bits, bucket_bits, width))
-    return best[2], best[3]
+    """How many bits choose a bucket, and the octets of the others: the smallest file whose buckets are short."""
+    most = min(bits, _MOST_BUCKET_BITS)
+    least = min(most, max(0, (count // _MOST_IN_BUCKET).bit_length()))
+    shapes = [(bucket_bits, max(1, (bits - bucket_bits + 7) // 8)) for bucket_bits in range(least, most + 1)]
+    return min(shapes, key=lambda shape: count * shape[1] + (4 << shape[0]))
 
 
 def compile_files(paths: Iterable[str]) -> tuple[bytes, ListText]:

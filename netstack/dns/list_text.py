@@ -53,25 +53,28 @@ class ListText:
         """Add the lines of a file. Octets of any kind are taken; nothing raises."""
         names = self.names
         have = names.get
-        number = 0
         if text.startswith(b"\xef\xbb\xbf"):
             text = text[3:]
-        for number, line in enumerate(text.lower().splitlines(), 1):
-            if _plain(line):
-                name, flags = line, SUFFIX
-            else:
-                found = _hosts(line)
-                if found is None:
-                    if not self._unusual(line):
-                        self._skip(source, number, line)
-                    continue
-                name, flags = found[1], SELF
-                if name in LOCAL:
-                    continue
-            if len(name) > _LONGEST:
-                self._skip(source, number, line)
+        lines = text.lower().splitlines()
+        plain = dict.fromkeys(filter(_plain, lines), SUFFIX)  # the commonest kind at once
+        if max(map(len, plain), default=0) > _LONGEST:
+            plain = {name: SUFFIX for name in plain if len(name) <= _LONGEST}
+        if names:
+            for name in plain:
+                names[name] = have(name, 0) | SUFFIX
+        else:
+            names.update(plain)
+        if len(plain) == len(lines):
+            return
+        for number, line in enumerate(lines, 1):
+            if line in plain:
                 continue
-            names[name] = have(name, 0) | flags
+            found = _hosts(line)
+            if found is None or len(found[1]) > _LONGEST:
+                if not self._unusual(line):
+                    self._skip(source, number, line)
+            elif found[1] not in LOCAL:
+                names[found[1]] = have(found[1], 0) | SELF
 
     def _skip(self, source: str, number: int, line: bytes) -> None:
         self.skipped += 1
