@@ -24,11 +24,19 @@ MODES = ("firewall", "dns-only")
 REFUSALS = ("reset", "unreachable", "drop")
 LAN_POLICIES = ("allow", "block", "resolve-only")
 QUIC_POLICIES = ("block", "allow")
-CACHE_USES = ("auto", "on", "off")
-_ANSWERS = {
-    "hints": ("track", "strip"), "aaaa": ("pass", "filter"), "rebind": ("off", "remove", "refuse"),
-    "client_subnet": ("pass", "remove"),
-}  # fmt: skip
+_CHOICES: dict[str, dict[str, tuple[str, ...]]] = {
+    "answers": {
+        "hints": ("track", "strip"),
+        "aaaa": ("pass", "filter"),
+        "rebind": ("off", "remove", "refuse"),
+        "client_subnet": ("pass", "remove"),
+    },
+    "filter": {
+        "block_action": ("nxdomain", "refused", "nodata", "sinkhole", "drop"),
+        "bypass": ("auto", "on", "off"),
+    },
+    "cache": {"use": ("auto", "on", "off")},
+}
 
 _MAY_BE_ZERO = ("keepalive", "linger", "delayed_ack", "stale", "prefetch_hits", "ttl_min", "ttl_max")
 
@@ -117,6 +125,56 @@ class DnsConfig:
     """Destination ports whose datagrams and connections are looked at as DNS."""
     upstreams: tuple[str, ...] = ()
     """Upstreams as URLs, udp://ADDR:PORT or tcp://ADDR:PORT, instead of `servers`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FilterConfig:
+    """Which names are not resolved. Rules come first, then allow lists, then block lists."""
+
+    block: tuple[str, ...] = ()
+    """Files of names to block: hosts, domains or Adblock-style text, or compiled by `netstack dns compile`."""
+    allow: tuple[str, ...] = ()
+    """Files of names that are never blocked by a list, in the same formats."""
+    block_action: str = "nxdomain"
+    """How a listed name is answered: nxdomain, refused, nodata, sinkhole or drop (not at all)."""
+    block_ttl: int = 10
+    """Seconds that an answer made up here may be kept, so that unblocking is seen soon."""
+    sinkhole: tuple[str, ...] = ("0.0.0.0", "::")
+    """The addresses of the sinkhole."""
+    postpone: float = 2.0
+    """Seconds that a postponed query is held before it is asked; apps wait 5."""
+    bypass: str = "auto"
+    """Names that lead around the resolver (resolver.arpa, the canary of browsers, relays) are answered as their makers
+    ask: on, off, or auto, which is on as soon as anything else is filtered."""
+    doh_hosts: str = ""
+    """Known hosts of encrypted DNS to block: `built-in`, or a file of names; empty for none."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RuleConfig:
+    """Rules about queries, in order: the first that matches decides. A condition that is empty always holds."""
+
+    action: str = "allow"
+    """allow, nxdomain, refused, nodata, sinkhole, drop, postpone or rewrite."""
+    names: tuple[str, ...] = ()
+    """`example.com` is the name and all below it, `=example.com` the name alone, `*.ads.*` with wildcards the whole
+    name, `/.../` a regular expression found anywhere in it."""
+    types: tuple[str, ...] = ()
+    """Types such as AAAA or TYPE65."""
+    apps: tuple[str, ...] = ()
+    """Apps as the host names them; `?` for an unknown one."""
+    networks: tuple[str, ...] = ()
+    """Networks as the host names them."""
+    servers: tuple[str, ...] = ()
+    """Addresses that the app believes to ask."""
+    schedule: tuple[str, ...] = ()
+    """Times such as `mon-fri 08:00-16:30` or `22:00-06:00`, in local time."""
+    match: str = "all"
+    """all: names and apps must both match; any: one of them is enough."""
+    to: tuple[str, ...] = ()
+    """For rewrite: addresses, or one name."""
+    label: str = ""
+    """What events call the rule; `rule N` otherwise."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -267,12 +325,14 @@ class Config:
     tcp: TcpConfig = field(default_factory=TcpConfig)
     udp: UdpConfig = field(default_factory=UdpConfig)
     dns: DnsConfig = field(default_factory=DnsConfig)
+    filter: FilterConfig = field(default_factory=FilterConfig)
     cache: CacheConfig = field(default_factory=CacheConfig)
     answers: AnswersConfig = field(default_factory=AnswersConfig)
     tracker: TrackerConfig = field(default_factory=TrackerConfig)
     policy: PolicyConfig = field(default_factory=PolicyConfig)
     limits: LimitsConfig = field(default_factory=LimitsConfig)
     server: ServerConfig = field(default_factory=ServerConfig)
+    rules: tuple[RuleConfig, ...] = ()
 
     def __post_init__(self) -> None:
         _check(self)
@@ -346,7 +406,10 @@ def _value(wanted: Any, value: Any, name: str) -> Any:
     if getattr(wanted, "__origin__", None) is tuple:
         if not isinstance(value, (list, tuple)):
             raise ConfigError(f"{name}: a list is wanted, got {value!r}")
-        return tuple(_value(wanted.__args__[0], item, name) for item in value)
+        kind = wanted.__args__[0]
+        if dataclasses.is_dataclass(kind):
+            return tuple(_value(kind, item, f"{name}[{number}]") for number, item in enumerate(value, 1))
+        return tuple(_value(kind, item, name) for item in value)
     if type(value) is not wanted:
         raise ConfigError(f"{name}: {wanted.__name__} is wanted, got {value!r}")
     return value
@@ -392,10 +455,10 @@ def _check(config: Config) -> None:
     _one_of("policy.lan", policy.lan, LAN_POLICIES)
     _one_of("policy.multicast", policy.multicast, ("allow", "block"))
     _one_of("tcp.on_dial_timeout", config.tcp.on_dial_timeout, REFUSALS)
-    for key, choices in _ANSWERS.items():
-        _one_of(f"answers.{key}", getattr(config.answers, key), choices)
-    _one_of("cache.use", config.cache.use, CACHE_USES)
-    for name in ("tunnel", "tcp", "udp", "dns", "tracker", "limits", "server", "cache", "answers"):
+    for table, keys in _CHOICES.items():
+        for key, choices in keys.items():
+            _one_of(f"{table}.{key}", getattr(getattr(config, table), key), choices)
+    for name in ("tunnel", "tcp", "udp", "dns", "tracker", "limits", "server", "cache", "answers", "filter"):
         _positive(name, getattr(config, name), zero=_MAY_BE_ZERO)
     if not config.cache.ttl_max:
         raise ConfigError("cache.ttl_max: must be above zero, got 0")

@@ -135,8 +135,11 @@ def configuration() -> str:
     parts.append(table_of("Top level", config.Config, docs["Config"], ""))
     for item in dataclasses.fields(config.Config):
         cls = get_type_hints(config.Config)[item.name]
+        heading = f"[{item.name}]"
+        if getattr(cls, "__origin__", None) is tuple and dataclasses.is_dataclass(cls.__args__[0]):
+            cls, heading = cls.__args__[0], f"[[{item.name}]]"
         if dataclasses.is_dataclass(cls):
-            parts.append(table_of(f"[{item.name}]", cls, docs[cls.__name__], (cls.__doc__ or "").strip()))
+            parts.append(table_of(heading, cls, docs[cls.__name__], (cls.__doc__ or "").strip()))
     return "\n".join(parts)
 
 
@@ -157,7 +160,8 @@ def table_of(title: str, cls: Any, docs: dict[str, str], intro: str) -> str:
         rows += [one_line(intro), ""]
     rows += ["| key | type | default | meaning |", "|---|---|---|---|"]
     for item in dataclasses.fields(cls):
-        if not dataclasses.is_dataclass(hints[item.name]):
+        inner = getattr(hints[item.name], "__args__", [hints[item.name]])[0]
+        if not dataclasses.is_dataclass(inner):
             cells = [f"`{item.name}`", type_name(hints[item.name]), f"`{toml(item.default)}`", docs.get(item.name, "")]
             rows.append(f"| {' | '.join(cells)} |")
     return "\n".join([*rows, ""])

@@ -27,12 +27,13 @@ _DESCRIPTION = """\
 Serve DNS on loopback, over UDP and TCP: the resolver that `exec` and `run` have inside, without a tunnel.
 
 `ready` is printed as soon as it listens, whatever the upstreams do. SIGTERM ends it cleanly, SIGUSR1 prints its
-counters on standard error."""
+counters on standard error, SIGHUP reads changed lists again."""
 
 _EXAMPLES = """\
 examples:
   netstack dns --upstream 9.9.9.9                          127.0.0.1:5354 forwards to one server
   netstack dns --listen '[::1]:53' --log queries.ndjson    one JSON line for each query
+  netstack dns --block ads.txt --allow mine.txt            without the names of a list
   netstack dns --listen 192.0.2.7:53 --allow-peers 192.0.2.0/24"""
 
 
@@ -68,7 +69,7 @@ def run(options: argparse.Namespace) -> int:
         server.run(
             on_ready=_say_ready,
             stop_signals=(signal.SIGTERM, signal.SIGINT),
-            handlers={signal.SIGUSR1: lambda: _say_counters(server)},
+            handlers={signal.SIGUSR1: lambda: _say_counters(server), signal.SIGHUP: server.reload},
         )
         if log is not None:
             log.write(json.dumps({"event": "counters", **counters(server)}) + "\n")

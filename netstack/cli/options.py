@@ -51,6 +51,13 @@ def add_dns_options(parser: argparse.ArgumentParser) -> None:
         "--upstream", metavar="URL", action="append",
         help="udp://ADDR:PORT, tcp://ADDR:PORT or ADDR:PORT, may be given again; default: those of /etc/resolv.conf",
     )  # fmt: skip
+    group.add_argument(
+        "--block", metavar="FILE", action="append",
+        help="names to block: hosts, domains or Adblock-style list, or a compiled one; may be given again",
+    )  # fmt: skip
+    group.add_argument(
+        "--allow", metavar="FILE", action="append", help="names that no list blocks, in the same formats"
+    )
     group.add_argument("--cache", choices=("on", "off"), help="keep answers for their TTL (default: only in `dns`)")
 
 
@@ -59,10 +66,16 @@ def with_dns_options(config: Config, options: argparse.Namespace, *, alone: bool
     dns: dict[str, Any] = {}
     if options.upstream:
         dns["upstreams"] = tuple(options.upstream)
+    lists: dict[str, Any] = {}
+    if options.block:
+        lists["block"] = (*config.filter.block, *options.block)
+    if options.allow:
+        lists["allow"] = (*config.filter.allow, *options.allow)
     cache = options.cache or ("on" if alone and config.cache.use == "auto" else config.cache.use)
     return dataclasses.replace(
         config,
         dns=dataclasses.replace(config.dns, **dns),
+        filter=dataclasses.replace(config.filter, **lists),
         cache=dataclasses.replace(config.cache, use=cache),
     )
 

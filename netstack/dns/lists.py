@@ -97,7 +97,16 @@ def _stamp(path: str) -> Stamp:
 
 def _open(path: str) -> Listed:
     stamp = _stamp(path)
-    return Listed(load_list(path), stamp)
+    names = load_list(path)
+    if not len(names) and _says_something(path):
+        raise ListError(f"{path}: not a list: there is no name in it")
+    return Listed(names, stamp)
+
+
+def _says_something(path: str) -> bool:
+    """True unless the file is empty but for comments: a damaged file must not pass for a list of nothing."""
+    with open(path, "rb") as file:
+        return any(line.strip() and line.lstrip()[:1] not in b"#![" for line in file.read(65_536).splitlines())
 
 
 def _again(listed: Listed, problems: list[str]) -> Listed:

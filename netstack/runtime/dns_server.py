@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
+import threading
 import time
 import traceback
 from collections.abc import Callable, Sequence
@@ -68,8 +69,8 @@ class DnsServer:
         self.resolver.start(self.bridge)
         self.ask = self.bridge.ask
         self.clients = TcpClients(self)
-        # With a log every query is an event, so none is answered without being asked.
-        self.repeats = None if logged else Repeats()
+        self._logged = logged
+        self._repeats: list[Repeats] = []
         self._listeners: list[UdpListener | TcpListener] = []
         self._later: list[tuple[float, Callable[[], None]]] = []
         self._deadline: float | None = None
@@ -86,15 +87,21 @@ class DnsServer:
                 try:
                     sock = bind(host, port, kind)
                     if kind == socket.SOCK_DGRAM:
-                        self._listeners.append(
-                            UdpListener(sock, self.poller, self.bridge.ask, peers, self.stats, self.repeats)
-                        )
+                        self._listeners.append(self._udp_listener(sock, peers))
                     else:
                         self._listeners.append(TcpListener(sock, self, peers, self.clients))
                 except OSError as problem:
                     raise NetstackError(
                         f"cannot listen on {endpoint_text(host, port)} ({name}): {problem.strerror}"
                     ) from problem
+
+    def _udp_listener(self, sock: socket.socket, peers: Peers) -> UdpListener:
+        repeats = None
+        # With a log every query is an event, so none is answered without being asked.
+        if not self._logged:  # a rule may look at the address that was asked, so each listener has its own
+            repeats = Repeats()
+            self._repeats.append(repeats)
+        return UdpListener(sock, self.poller, self.bridge.ask, peers, self.stats, repeats)
 
     def run(
         self,
@@ -141,6 +148,30 @@ class DnsServer:
         self._listeners.clear()
         self.clients.close()
         self.resolver.close()
+
+    def reload(self) -> None:
+        """Read the lists again where their files changed, on another thread; queries go on meanwhile."""
+        loop = self._loop
+        stage: Any = self.resolver
+        if loop is None or not hasattr(stage, "use_lists"):
+            return
+
+        def work() -> None:
+            lists, problems = stage.lists.reloaded()
+            with contextlib.suppress(RuntimeError):  # the run ended meanwhile
+                loop.call_soon_threadsafe(self._use_lists, lists, problems)
+
+        threading.Thread(target=work, name="lists", daemon=True).start()
+
+    def _use_lists(self, lists: Any, problems: list[str]) -> None:
+        now = time.monotonic()
+        for problem in problems:
+            self.emit(EngineError(now, "list", problem))
+        stage: Any = self.resolver
+        stage.use_lists(lists, now)
+        for repeats in self._repeats:
+            repeats.clear()
+        self.clients.flush(now)
 
     def call_later(self, seconds: float, callback: Callable[[], None]) -> None:
         """As `dns_listeners.Server.call_later`."""

@@ -9,6 +9,8 @@ Only what is configured is built and imported: without a setting for it, no stag
 from __future__ import annotations
 
 import dataclasses
+import time
+from collections.abc import Callable
 from typing import Any
 
 from netstack.config import AnswersConfig, Config
@@ -20,6 +22,9 @@ from netstack.dns.stage import Stage
 from netstack.upstream.proxy import ProxyResolver
 from netstack.upstream.url import UpstreamUrl, parse_upstream
 
+MinuteOfWeek = Callable[[float], float]
+"""From the engine's clock to minutes since Monday 00:00 local time."""
+
 
 class TcpOnly(Stage):
     """Asks over TCP whatever the client used."""
@@ -29,8 +34,19 @@ class TcpOnly(Stage):
         self.inner.query(token, message, now, True)
 
 
-def make_resolver(config: Config, dialer: Dialer, entropy: Entropy, stats: Stats, emit: EventSink) -> Resolver:
-    """The chain of resolvers for `config`. Raises ConfigError."""
+def make_resolver(
+    config: Config,
+    dialer: Dialer,
+    entropy: Entropy,
+    stats: Stats,
+    emit: EventSink,
+    *,
+    minute_of_week: MinuteOfWeek | None = None,
+) -> Resolver:
+    """The chain of resolvers for `config`, rules first. Raises ConfigError.
+
+    `minute_of_week` tells the local time to rules with a schedule; the system's clock when not given.
+    """
     resolver = _upstreams(config, dialer, entropy, stats)
     if config.cache.use == "on":
         from netstack.dns.cache import CacheSettings, CacheStage
@@ -40,7 +56,32 @@ def make_resolver(config: Config, dialer: Dialer, entropy: Entropy, stats: Stats
         resolver = CacheStage(resolver, CacheSettings(**kept))
     if config.answers != AnswersConfig():
         resolver = _answer_stage(config.answers, resolver)
-    return resolver
+    return with_rules(config, resolver, stats, emit, minute_of_week or _local_minute)
+
+
+def with_rules(
+    config: Config, inner: Resolver, stats: Stats, emit: EventSink, minute_of_week: MinuteOfWeek
+) -> Resolver:
+    """`inner` behind the rules and lists of `config`; `inner` itself when there are none. Raises ConfigError."""
+    filter = config.filter
+    if not (config.rules or filter.block or filter.allow or filter.doh_hosts or filter.bypass == "on"):
+        return inner
+    from netstack.dns.lists import Lists
+    from netstack.dns.rules import RuleSettings, RuleStage
+    from netstack.dns.ruleset import Rule
+
+    kept = _fields(filter)
+    block, allow = kept.pop("block"), kept.pop("allow")
+    settings = RuleSettings(**{
+        **kept, "bypass": filter.bypass != "off", "rules": tuple(Rule(**_fields(rule)) for rule in config.rules),
+    })  # fmt: skip
+    return RuleStage(inner, settings, Lists(block, allow), stats=stats, emit=emit, minute_of_week=minute_of_week)
+
+
+def _local_minute(now: float) -> float:
+    """Minutes since Monday 00:00, as this host's clock and time zone say."""
+    time_ = time.localtime()
+    return time_.tm_wday * 1440 + time_.tm_hour * 60 + time_.tm_min + time_.tm_sec / 60
 
 
 def _answer_stage(answers: AnswersConfig, inner: Resolver) -> Resolver:

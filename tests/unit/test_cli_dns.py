@@ -23,12 +23,17 @@ class Server:
         self.stats = Stats()
         self.stopped_by = None
 
+    def reload(self):
+        self.reloaded = True
+
     def run(self, *, on_ready, stop_signals, handlers):
         assert set(stop_signals) == {signal.SIGTERM, signal.SIGINT}
         if isinstance(self.end, Exception):
             raise self.end
         on_ready()
         handlers[signal.SIGUSR1]()
+        handlers[signal.SIGHUP]()
+        assert self.reloaded
         self.stopped_by = self.end
 
 
@@ -69,6 +74,15 @@ def test_it_caches_unless_told_otherwise(tmp_path):
     for arguments, use in [([], "on"), (["--cache", "off"], "off"), (["--config", str(file)], "off")]:
         assert main(["dns", "--upstream", "192.0.2.1", *arguments]) == 0
         assert Server.made.config.cache.use == use
+
+
+def test_lists_of_the_options_are_added_to_those_of_the_file(tmp_path):
+    file = tmp_path / "resolver.toml"
+    file.write_text('[filter]\nblock = ["a"]')
+    arguments = ["--config", str(file), "--upstream", "192.0.2.1", "--block", "b", "--allow", "c"]
+    assert main(["dns", *arguments]) == 0
+    assert Server.made.config.filter.block == ("a", "b")
+    assert Server.made.config.filter.allow == ("c",)
 
 
 def test_ctrl_c_is_130(server):

@@ -5,7 +5,7 @@ import struct
 
 import pytest
 
-from netstack.config import Config, DnsConfig, ServerConfig
+from netstack.config import Config, DnsConfig, FilterConfig, ServerConfig
 from netstack.core.errors import NetstackError
 from netstack.core.events import EngineError, QueryAnswered, QueryFailed
 from netstack.runtime.dns_server import DnsServer
@@ -166,3 +166,32 @@ def test_a_run_ends_when_told(served):
     server.listen = lambda: None
     server.run(on_ready=server.stop)
     assert server.resolver.closed
+
+
+def test_lists_are_read_again_on_another_thread(tmp_path):
+    names = tmp_path / "names"
+    names.write_text("old.example\n")
+    config = Config(filter=FilterConfig(block=(str(names),)), server=ServerConfig(listen=("127.0.0.1:1",)))
+    events = []
+    server = DnsServer(config, emit=events.append)
+    server.listen = lambda: None
+    before = server.resolver.version
+    use = server._use_lists
+
+    sizes = []
+
+    def used(lists, problems):
+        use(lists, problems)
+        sizes.append(len(server.resolver.lists))
+        if problems:
+            server.stop()
+        else:
+            names.unlink()
+            server.reload()
+
+    server._use_lists = used
+    names.write_text("new.example\nother.example\n")
+    server.run(on_ready=server.reload)
+    assert server.resolver.version > before
+    assert sizes == [2, 2]
+    assert [event.where for event in events] == ["list"]

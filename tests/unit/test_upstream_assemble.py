@@ -4,10 +4,10 @@ import dataclasses
 
 import pytest
 
-from netstack.config import AnswersConfig, CacheConfig, Config, DnsConfig
+from netstack.config import AnswersConfig, CacheConfig, Config, DnsConfig, FilterConfig, RuleConfig
 from netstack.core.errors import ConfigError
 from netstack.core.stats import Stats
-from netstack.upstream.assemble import make_resolver
+from netstack.upstream.assemble import _local_minute, make_resolver
 from netstack.upstream.proxy import ProxyResolver
 
 
@@ -59,3 +59,39 @@ def test_settings_have_the_same_names_and_defaults_as_their_tables():
     for settings, table in [(CacheSettings(), CacheConfig()), (AnswerSettings(), AnswersConfig())]:
         for field in dataclasses.fields(settings):
             assert getattr(table, field.name) == getattr(settings, field.name), field.name
+
+
+def test_rules_come_first(tmp_path):
+    names = tmp_path / "names"
+    names.write_text("ads.example\n")
+    config = Config(
+        filter=FilterConfig(block=(str(names),)),
+        rules=(RuleConfig(action="refused", names=("x.example",)),),
+        answers=AnswersConfig(strip_ech=True),
+    )
+    resolver = make_resolver(config, None, None, Stats(), lambda event: None)
+    assert [type(resolver).__name__, type(resolver.inner).__name__] == ["RuleStage", "AnswerStage"]
+    assert len(resolver.lists) == 1
+
+
+@pytest.mark.parametrize(
+    "filter",
+    [FilterConfig(doh_hosts="built-in"), FilterConfig(bypass="on"), FilterConfig(sinkhole=("192.0.2.1",), bypass="on")],
+)
+def test_a_filter_without_lists(filter):
+    resolver = make_resolver(Config(filter=filter), None, None, Stats(), lambda event: None)
+    assert type(resolver).__name__ == "RuleStage"
+
+
+def test_a_list_or_rule_that_cannot_be_used_is_named(tmp_path):
+    for config, words in [
+        (Config(filter=FilterConfig(block=(str(tmp_path / "none"),))), "none: cannot be read"),
+        (Config(rules=(RuleConfig(action="explode"),)), "explode"),
+        (Config(filter=FilterConfig(bypass="on", sinkhole=("nonsense",))), "sinkhole"),
+    ]:
+        with pytest.raises(ConfigError, match=words):
+            make_resolver(config, None, None, Stats(), lambda event: None)
+
+
+def test_the_local_time_is_minutes_of_the_week():
+    assert 0 <= _local_minute(0.0) < 7 * 24 * 60
