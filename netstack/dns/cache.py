@@ -51,6 +51,7 @@ _TTL = struct.Struct("!I")
 _NOERROR, _NXDOMAIN = 0, 3
 _NOT_KEPT = frozenset((0, OPT, *range(128, 256)))  # meta types and QTYPEs (RFC 6895 3.1)
 _MOST_VIEWS = 4  # spellings of one question
+_JOIN = 0.5  # seconds: who asks later than this after another gets tries of its own, not the rest of a back-off
 _MOST_ASKED = 8192  # upstream queries of this stage's own
 _OVERHEAD = 900  # octets that an entry costs beside its octets (measured, CPython 3.11)
 _VIEW_OVERHEAD = 350
@@ -109,6 +110,7 @@ class _Asked:
     """An upstream query of this stage. `waiting` holds the callers' tokens with the ids that they used."""
 
     token: int
+    at: float
     message: bytes
     question: Question
     edns: Edns | None
@@ -268,14 +270,14 @@ class CacheStage(Stage):
     ) -> None:
         raw = message[2:] + (b"\1" if over_tcp else b"")
         asked = self._by_raw.get(raw)
-        if asked is not None:  # the same question is on its way already
+        if asked is not None and now - asked.at < _JOIN:  # the same question is on its way already
             asked.waiting[token] = message[:2]
             self._waiting[token] = asked.token
             if asked.stale is not None:
                 self._stale_at.append((now + self._settings.stale_after, asked.token))
             return
         own = self.own_token()
-        asked = _Asked(own, message, question, edns, key, raw, {token: message[:2]}, stale)
+        asked = _Asked(own, now, message, question, edns, key, raw, {token: message[:2]}, stale)
         self._asked[own] = self._by_raw[raw] = asked
         self._waiting[token] = own
         if stale is not None:
@@ -292,7 +294,7 @@ class CacheStage(Stage):
         if read is not None:
             own = self.own_token()
             stale = entry if self._settings.stale else None
-            self._asked[own] = self._by_raw[raw] = _Asked(own, message, *read, entry.key, raw, {}, stale)
+            self._asked[own] = self._by_raw[raw] = _Asked(own, now, message, *read, entry.key, raw, {}, stale)
             self.inner.query(own, message, now, False)
 
     def cancel(self, token: int) -> None:
@@ -311,7 +313,8 @@ class CacheStage(Stage):
     def _take(self, own: int) -> _Asked | None:
         asked = self._asked.pop(own, None)
         if asked is not None:
-            self._by_raw.pop(asked.raw, None)
+            if self._by_raw.get(asked.raw) is asked:
+                del self._by_raw[asked.raw]
             for token in asked.waiting:
                 self._waiting.pop(token, None)
         return asked

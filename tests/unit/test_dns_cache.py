@@ -188,6 +188,21 @@ def test_equal_questions_are_asked_once() -> None:
     assert [desk.answer_to(token) and desk.answer_to(token).id for token in (1, 2, 3)] == [1, None, 3]  # type: ignore[union-attr]
 
 
+def test_who_asks_much_later_gets_tries_of_its_own() -> None:
+    desk = Desk()
+    desk.ask(query(ident=1), 0.0)
+    desk.ask(query(ident=2), 0.4)
+    desk.ask(query(ident=3), 4.0)
+    assert len(desk.resolver.queries) == 2
+    old, new = desk.resolver.queries
+    desk.resolver.fail(old, "timeout", 4.5)
+    assert desk.told == {1: "timeout", 2: "timeout"}
+    desk.ask(query(ident=4), 4.4)
+    assert list(desk.resolver.queries) == [new], "joins the newer one"
+    desk.upstream(4.6, ADDRESS)
+    assert [desk.answer_to(token).id for token in (3, 4)] == [3, 4]  # type: ignore[union-attr]
+
+
 def test_the_last_who_cancels_ends_the_upstream_query() -> None:
     desk = Desk()
     desk.ask(query(ident=1), 0.0)
@@ -297,9 +312,9 @@ def test_an_unpopular_entry_is_not() -> None:
 def test_a_client_that_asks_during_a_failed_prefetch_is_answered() -> None:
     desk = Desk(prefetch_hits=1)
     desk.learn(query(), 0.0, ADDRESS)
-    desk.ask(query(), 95.0)
-    assert desk.ask(query(), 101.0) is None, "expired: joins the refresh"
-    assert desk.cache.next_timeout() == pytest.approx(102.8)
+    desk.ask(query(), 99.8)
+    assert desk.ask(query(), 100.1) is None, "expired: joins the refresh"
+    assert desk.cache.next_timeout() == pytest.approx(101.9)
     [token] = desk.resolver.queries
     desk.resolver.fail(token, "timeout", 101.5)
     assert desk.answer_to(desk.token).answer[0].ttl == 30
