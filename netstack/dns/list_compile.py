@@ -10,6 +10,7 @@ loops over octets and integers: one million names take seconds and some hundred 
 from __future__ import annotations
 
 import gc
+import mmap
 import os
 from array import array
 from collections import defaultdict
@@ -40,6 +41,7 @@ _FLAG_BITS = 8
 _FLAGS = (1 << _FLAG_BITS) - 1
 _MOST_IN_BUCKET = 4  # entries, on average
 _MOST_BUCKET_BITS = 24
+_LARGE = 262_144
 _SEEDS = 8
 _CROWDED = 64  # entries above the average from which on another multiplier is tried
 
@@ -216,7 +218,7 @@ def write_list(data: bytes, path: str) -> None:
 
 
 def load_list(path: str) -> NameList:
-    """A list from a file of either kind: a compiled one is mapped, a text is compiled into memory."""
+    """A list from a file of either kind: a compiled one is mapped, a text is compiled first."""
     try:
         with open(path, "rb") as file:
             start = file.read(len(MAGIC))
@@ -224,4 +226,19 @@ def load_list(path: str) -> NameList:
         raise ListError(f"{path}: cannot be read: {problem.strerror}") from None
     if is_compiled(start):
         return open_list(path)
-    return NameList(compile_files([path])[0], path, verify=False)
+    return NameList(_aside(compile_files([path])[0]), path, verify=False)
+
+
+def _aside(data: bytes) -> bytes | mmap.mmap:
+    """The same octets, mapped from a file without a name when they are many and there is a place for one."""
+    if len(data) < _LARGE:
+        return data
+    import tempfile  # loads much, and only a large text wants it
+
+    try:
+        with tempfile.TemporaryFile() as file:
+            file.write(data)
+            file.flush()
+            return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    except OSError:  # no such place on this device, or it is full
+        return data

@@ -1,5 +1,6 @@
 """Making compiled lists."""
 
+import mmap
 from pathlib import Path
 
 import pytest
@@ -57,6 +58,17 @@ def test_load_takes_text_and_compiled_files(tmp_path: Path) -> None:
     write_list(compile_files([str(tmp_path / "text")])[0], str(tmp_path / "compiled"))
     for kind in ("text", "compiled"):
         assert load_list(str(tmp_path / kind)).match([b"x", b"a", b"test"]) == BLOCKED
+
+
+def test_a_large_text_is_kept_in_a_file_and_without_a_place_for_one_in_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "text").write_text("\n".join(f"name-{number}.test" for number in range(40_000)))
+    kept = load_list(str(tmp_path / "text"))
+    assert isinstance(kept._data, mmap.mmap) and kept.blocks("name-7.test") and kept.verify()
+    monkeypatch.setattr("tempfile.TemporaryFile", (tmp_path / "no" / "place").open)
+    kept = load_list(str(tmp_path / "text"))
+    assert isinstance(kept._data, bytes) and kept.blocks("name-7.test")
 
 
 def test_an_empty_list_blocks_nothing() -> None:
