@@ -70,6 +70,7 @@ class TcpFlow:
         "pending",
         "pending_octets",
         "pinned",
+        "read_size",
         "reading",
         "reported",
         "stream",
@@ -101,6 +102,7 @@ class TcpFlow:
         self.opened = False
         self.reported = False
         self.closed = False
+        self.read_size = READ_SIZE
         self.reading = False  # interest in the socket's octets
         self.app_finished = False  # FIN from the app, everything before it delivered to us
         self.peer_finished = False  # end of file from the socket
@@ -144,6 +146,8 @@ class TcpFlow:
             elif kind is Closed:
                 self.finish("finished", now)
             elif kind is Established:
+                run = self.connection.snd_run
+                self.read_size = max(READ_SIZE // run, 1) * run  # whole runs: no small segment behind each read
                 self.forwarder.on_established(self)
                 self._resume_reading()
 
@@ -266,7 +270,7 @@ class TcpFlow:
             self._pause_reading()
             return
         try:
-            octets = socket.recv(min(room, READ_SIZE))
+            octets = socket.recv(min(room, self.read_size))
         except BlockingIOError:
             return
         except OSError:

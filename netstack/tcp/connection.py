@@ -412,6 +412,11 @@ class TcpConnection(Arrival):
         return max(self._recv.edge - self._recv.nxt, 0)
 
     @property
+    def snd_run(self) -> int:
+        """Payload octets of a full run: the largest multiple of a full segment that one `SegmentRun` carries."""
+        return self._send.max_run
+
+    @property
     def snd_mss(self) -> int:
         """Payload octets of a full segment to the app."""
         return self._send.mss
