@@ -1,4 +1,4 @@
-"""``netstack dns``: the resolver without a tunnel, on addresses of this host.
+"""``netstack dns``: the resolver without a tunnel, on addresses of this host; ``netstack dns compile``.
 
 Responsible for: its options, the query log, counters, signals.
 Refuses to know: DNS (`dns/`), upstreams (`upstream/`), how it is served (`runtime/dns_server.py`).
@@ -29,11 +29,16 @@ Serve DNS on loopback, over UDP and TCP: the resolver that `exec` and `run` have
 `ready` is printed as soon as it listens, whatever the upstreams do. SIGTERM ends it cleanly, SIGUSR1 prints its
 counters on standard error, SIGHUP reads changed lists again."""
 
+_COMPILING = """\
+Compile lists of names into one file that `--block` and `--allow` map into memory instead of reading it. The file is
+written whole or not at all and may replace one that is in use; what uses it reads it again on SIGHUP."""
+
 _EXAMPLES = """\
 examples:
   netstack dns --upstream 9.9.9.9                          127.0.0.1:5354 forwards to one server
   netstack dns --listen '[::1]:53' --log queries.ndjson    one JSON line for each query
   netstack dns --block ads.txt --allow mine.txt            without the names of a list
+  netstack dns compile ads.txt trackers.txt -o names.nsl   compiled once, mapped at the next start
   netstack dns --listen 192.0.2.7:53 --allow-peers 192.0.2.0/24"""
 
 
@@ -57,6 +62,24 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "-v", "--verbose", action="store_true", help="print every query on standard error as it is answered"
     )
     parser.set_defaults(function=run)
+    others = parser.add_subparsers(title="lists", metavar="", parser_class=type(parser))
+    compiling = others.add_parser("compile", help="compile lists into one file", description=_COMPILING)
+    compiling.add_argument("lists", metavar="LIST", nargs="+", help="hosts, domains or Adblock-style text")
+    compiling.add_argument("-o", "--output", metavar="FILE", required=True, help="the file to write or replace")
+    compiling.set_defaults(function=compile_lists)
+
+
+def compile_lists(options: argparse.Namespace) -> int:
+    """Write one compiled list; what was left out is said."""
+    from netstack.dns.list_compile import compile_files, write_list
+
+    data, text = compile_files(options.lists)
+    write_list(data, options.output)
+    skipped = f", {text.skipped} lines left out" if text.skipped else ""
+    print(f"{options.output}: {len(text.names)} names, {len(data)} octets{skipped}")
+    for line in text.shown:
+        print(f"  left out: {line}")
+    return 0
 
 
 def run(options: argparse.Namespace) -> int:

@@ -42,6 +42,7 @@ def add_engine_options(parser: argparse.ArgumentParser) -> None:
         help="packet codec; auto takes the native one when it was built",
     )  # fmt: skip
     group.add_argument("--config", metavar="FILE", help="TOML file with any setting; options here override it")
+    add_dns_options(parser)
 
 
 def add_dns_options(parser: argparse.ArgumentParser) -> None:
@@ -49,7 +50,7 @@ def add_dns_options(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("resolver")
     group.add_argument(
         "--upstream", metavar="URL", action="append",
-        help="udp://ADDR:PORT, tcp://ADDR:PORT or ADDR:PORT, may be given again; default: those of /etc/resolv.conf",
+        help="resolver to ask, udp://ADDR:PORT, tcp://ADDR:PORT or ADDR:PORT; may be given again",
     )  # fmt: skip
     group.add_argument(
         "--block", metavar="FILE", action="append",
@@ -66,6 +67,8 @@ def with_dns_options(config: Config, options: argparse.Namespace, *, alone: bool
     dns: dict[str, Any] = {}
     if options.upstream:
         dns["upstreams"] = tuple(options.upstream)
+    elif getattr(options, "dns", None):  # --dns goes over the file's upstreams
+        dns["upstreams"] = ()
     lists: dict[str, Any] = {}
     if options.block:
         lists["block"] = (*config.filter.block, *options.block)
@@ -136,6 +139,7 @@ def make_configuration(options: argparse.Namespace, *, servers: tuple[str, ...] 
     if address6:
         tunnel["address6"] = address6
     policy = {"enforcement": options.enforcement} if options.enforcement else {}
+    config = with_dns_options(config, options)
     return dataclasses.replace(
         config,
         dns=dataclasses.replace(config.dns, servers=dns),

@@ -40,6 +40,7 @@ from netstack.runtime.script import TcpScript
 from netstack.runtime.seeded import SeededEntropy
 from netstack.runtime.trace import AnnotatedCapture
 from netstack.runtime.verdicts import DNS, FlowRow
+from netstack.upstream.assemble import with_rules
 from netstack.upstream.scripted import (
     ScriptedDatagrams,
     ScriptedDialer,
@@ -49,6 +50,7 @@ from netstack.upstream.scripted import (
 )
 
 TAIL = 30.0  # seconds that the engine runs on behind the last packet: open queries and dials come to an end
+_EPOCH_MINUTE = 3 * 1440  # 1 January 1970 was a Thursday; weeks start on Monday
 _ECHO = {ICMP: (8, 0), ICMPV6: (128, 129)}
 _ICMP_ERRORS = {ICMP: frozenset((3, 11, 12)), ICMPV6: frozenset((1, 2, 3, 4))}
 
@@ -90,7 +92,7 @@ class Replay:
             tunnel=self.tunnel,
             codec=codec,
             dialer=self.dialer,
-            resolver=self.resolver,
+            resolver=with_rules(self.config, self.resolver, self.stats, self._emit, self._minute_of_week),
             entropy=SeededEntropy(seed, self._captured_isn),
             emit=self._emit,
             stats=self.stats,
@@ -98,6 +100,11 @@ class Replay:
         )
         policy = WitnessedPolicy(self.config, self.engine.tracker, self._on_verdict)
         self.engine.policy = self.engine.context.policy = policy
+
+    def _minute_of_week(self, now: float) -> float:
+        """For rules with a schedule: by the capture's clock, in UTC, so that every host replays alike."""
+        seconds = self._start_ns / 1e9 + now
+        return (seconds / 60 + _EPOCH_MINUTE) % (7 * 1440)
 
     def _captured_isn(self, key: bytes) -> int | None:
         script = self.roster.current(key)

@@ -85,6 +85,20 @@ def test_lists_of_the_options_are_added_to_those_of_the_file(tmp_path):
     assert Server.made.config.filter.allow == ("c",)
 
 
+def test_lists_are_compiled_into_one_file(tmp_path, capsys):
+    one, two, made = tmp_path / "one", tmp_path / "two", tmp_path / "made.nsl"
+    one.write_text("ads.example\n0.0.0.0 host.example\n")
+    two.write_text("||x.example^\nnot a name/path\n")
+    assert main(["dns", "compile", str(one), str(two), "-o", str(made)]) == 0
+    shown = capsys.readouterr().out
+    assert "3 names" in shown and "1 lines left out" in shown and "two:2" in shown
+    assert main(["dns", "compile", str(tmp_path / "none"), "-o", str(made)]) == 1
+    assert "none: cannot be read" in capsys.readouterr().err
+    assert main(["dns", "compile", str(one)]) == 2
+    assert "--output" in capsys.readouterr().err
+    assert Server.made is None
+
+
 def test_ctrl_c_is_130(server):
     server.end = signal.SIGINT
     assert main(["dns", "--upstream", "192.0.2.1"]) == 130

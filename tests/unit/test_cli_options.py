@@ -50,6 +50,19 @@ def test_resolvers_come_from_options_then_file_then_host(tmp_path, monkeypatch):
     assert make_configuration(parse()).dns.servers == ("192.0.2.3",)
 
 
+def test_options_of_the_resolver(tmp_path):
+    path = tmp_path / "netstack.toml"
+    path.write_text('[dns]\nupstreams = ["tcp://192.0.2.1"]\n[filter]\nblock = ["a"]')
+    config = make_configuration(parse("--config", str(path), "--block", "b", "--allow", "c"), servers=("192.0.2.9",))
+    assert config.dns.upstreams == ("tcp://192.0.2.1",)
+    assert (config.filter.block, config.filter.allow) == (("a", "b"), ("c",))
+    assert config.cache.use == "auto"
+    assert make_configuration(parse("--config", str(path), "--dns", "192.0.2.2")).dns.upstreams == ()
+    config = make_configuration(parse("--upstream", "192.0.2.3", "--cache", "on"))
+    assert config.dns.upstreams == ("192.0.2.3",)
+    assert config.cache.use == "on"
+
+
 @pytest.mark.parametrize(
     ("text", "pair"),
     [("10.0.0.1", ("10.0.0.1", "")), ("fd00::1", ("", "fd00::1")), ("fd00:0::1, 10.0.0.1", ("10.0.0.1", "fd00::1"))],
