@@ -252,9 +252,11 @@ class RuleStage(Stage):
 
     def _judge(self, question: Question, flow: FiveTuple | None, now: float) -> Judgement | None:
         if self._settings.rules:
-            judgement = self._rules.judge(_Query(self, question, flow, now))
-            if judgement is not None:
-                return judgement
+            candidates = self._rules.candidates(question.name)
+            if candidates:
+                judgement = self._rules.judge(_Query(self, question, flow, now), candidates)
+                if judgement is not None:
+                    return judgement
         folded = question.folded[:-4]
         known = self._known
         if folded in known:

@@ -194,9 +194,8 @@ class RuleSet:
             for name in compiled.suffixes:
                 self._suffixes.setdefault(name, []).append(number)
 
-    def judge(self, asked: Asked) -> Judgement | None:
-        """The first rule that matches."""
-        name = asked.name
+    def candidates(self, name: str) -> list[int]:
+        """The rules that can match a name, in order; nothing else has been looked at."""
         numbers = self._others
         if self._exact or self._suffixes:
             more = list(self._exact.get(name, ()))
@@ -208,7 +207,11 @@ class RuleSet:
                 rest = rest.partition(".")[2]
             if more:
                 numbers = sorted(numbers + more)
-        for number in numbers:
+        return numbers
+
+    def judge(self, asked: Asked, candidates: list[int] | None = None) -> Judgement | None:
+        """The first rule that matches."""
+        for number in self.candidates(asked.name) if candidates is None else candidates:
             compiled = self._compiled[number]
             if not compiled.miss(asked):
                 return compiled.judgement
