@@ -12,12 +12,13 @@ from __future__ import annotations
 import errno
 from collections import deque
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import TYPE_CHECKING, Protocol
 
 from netstack.core.drops import DropReason
 from netstack.core.errors import DialError
-from netstack.core.flow import Endpoint
-from netstack.core.ports import DatagramSocket, Dialer, Entropy, Stream
+from netstack.core.flow import Endpoint, FiveTuple
+from netstack.core.ports import DatagramSocket, Dialer, Entropy, SocketOwner, Stream
 from netstack.dns.framing import MessageReader, frame
 from netstack.dns.message import is_answer_to
 
@@ -31,7 +32,18 @@ IDLE = 10.0  # seconds until a socket that waits for nothing is closed
 READS = 128  # datagrams taken from one socket before the others have their turn
 CONNECTION_MOST = 512  # queries waiting on one TCP connection
 READ_SIZE = 65_536
+GATHER = 256  # queries sent in one call
 SILENT_CONNECTION = 2.0  # seconds without an octet after which an unanswered query puts a connection in doubt
+
+
+WHY = {errno.ECONNREFUSED: "refused", errno.EPROTO: "tls"}
+
+
+class StreamDialer(Protocol):
+    """The part of `core.ports.Dialer` that makes connections."""
+
+    def dial_tcp(self, destination: Endpoint, owner: SocketOwner, flow: FiveTuple | None = None) -> Stream:
+        """As `Dialer.dial_tcp`."""
 
 
 class ChannelOwner(Protocol):
@@ -41,7 +53,10 @@ class ChannelOwner(Protocol):
         """An answer to `lookup`."""
 
     def on_refused(self, lookup: Lookup, why: str, now: float) -> None:
-        """The server will not answer this try."""
+        """The server, or the connection to it, will not answer this try."""
+
+    def on_failed(self, lookup: Lookup, why: str, now: float) -> None:
+        """The server will not answer this query, whose connection is well."""
 
     def on_junk(self, reason: DropReason) -> None:
         """Something arrived that nobody waits for."""
@@ -238,11 +253,19 @@ class TcpChannel:
     """One server's TCP connection: made when needed, pipelined, closed when idle. A SocketOwner."""
 
     __slots__ = ("_answered", "_connected", "_dialer", "_endpoint", "_entropy", "_idle", "_last_heard", "_last_used",
-                 "_output", "_owner", "_reader", "_stream", "waiting")  # fmt: skip
+                 "_most", "_output", "_owner", "_reader", "_stream", "_written_at", "waiting")  # fmt: skip
 
     def __init__(
-        self, dialer: Dialer, entropy: Entropy, endpoint: Endpoint, owner: ChannelOwner, *, idle: float
+        self,
+        dialer: StreamDialer,
+        entropy: Entropy,
+        endpoint: Endpoint,
+        owner: ChannelOwner,
+        *,
+        idle: float,
+        most: int = CONNECTION_MOST,
     ) -> None:
+        """`dialer` may give streams that are more than TCP (`tls.TlsClient`); `most` queries wait at a time."""
         self._dialer = dialer
         self._entropy = entropy
         self._endpoint = endpoint
@@ -255,6 +278,8 @@ class TcpChannel:
         self._reader = MessageReader()
         self._output: deque[bytes] = deque()
         self._last_used = 0.0
+        self._written_at = float("-inf")
+        self._most = most
         self.waiting: dict[int, Lookup] = {}
 
     def ask(self, lookup: Lookup, now: float) -> None:
@@ -265,7 +290,7 @@ class TcpChannel:
             self._stream = self._dialer.dial_tcp(self._endpoint, self)
             self._stream.watch(readable=False, writable=True)
             self._last_heard = now
-        elif len(self.waiting) >= CONNECTION_MOST:
+        elif len(self.waiting) >= self._most:
             raise OSError(errno.EBUSY, "too many queries on one connection")
         ident = _fresh_id(self._entropy, self.waiting)
         self.waiting[ident] = lookup
@@ -273,7 +298,12 @@ class TcpChannel:
         self._last_used = now
         self._output.append(frame(ident.to_bytes(2, "big") + lookup.message[2:]))
         if self._connected:
-            self._write(now)
+            # The first query of a round goes at once; those that come with it go together at the next.
+            if now != self._written_at:
+                self._written_at = now
+                self._write(now)
+            else:
+                self._stream.watch(readable=True, writable=True)
 
     def on_writable(self, socket: Stream, now: float) -> None:
         """Connected, or not, or room again."""
@@ -282,7 +312,7 @@ class TcpChannel:
         if not self._connected:
             error = socket.connect_error()
             if error:
-                self._fail("refused" if error == errno.ECONNREFUSED else "unreachable", now)
+                self._fail(WHY.get(error, "unreachable"), now)
                 return
             self._connected = True
             self._last_heard = now
@@ -295,11 +325,14 @@ class TcpChannel:
             return
         try:
             while output:
-                sent = stream.send(output[0])
-                if sent < len(output[0]):
+                # Over TLS each query is a record of its own: there are servers that forget what a record holds
+                # beyond the queries that they can take at a time.
+                sent = stream.send(output[0]) if len(output) == 1 else stream.sendmsg(list(islice(output, GATHER)))
+                while output and sent >= len(output[0]):
+                    sent -= len(output.popleft())
+                if sent:
                     output[0] = output[0][sent:]
                     break
-                output.popleft()
         except BlockingIOError:
             pass
         except OSError:
@@ -353,10 +386,16 @@ class TcpChannel:
                     pass
             self._owner.on_refused(lookup, why, now)
 
-    def doubt(self, now: float) -> None:
-        """A query went unanswered: give up a connection that has been silent, the next try makes a new one."""
-        if self._stream is not None and now - self._last_heard >= SILENT_CONNECTION:
-            self.reset()
+    def doubt(self, now: float) -> bool:
+        """A query went unanswered: give up a connection that has been silent, the next try makes a new one.
+
+        True when it was given up. A TLS handshake that moves is no silence.
+        """
+        stream = self._stream
+        if stream is None or now - max(self._last_heard, getattr(stream, "last_heard", 0.0)) < SILENT_CONNECTION:
+            return False
+        self.reset()
+        return True
 
     def reset(self) -> None:
         """Close the connection; who waits on it is not told."""

@@ -279,6 +279,10 @@ class ProxyResolver:
             lookup.refused.clear()
         self._try_next(lookup, now)
 
+    def on_failed(self, lookup: Lookup, why: str, now: float) -> None:
+        """Not on these channels: a server without an answer says nothing."""
+        self.on_refused(lookup, why, now)
+
     def on_junk(self, reason: DropReason) -> None:
         """A datagram or message from upstream that answers nothing."""
         if self._stats is not None:

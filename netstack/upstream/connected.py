@@ -1,0 +1,263 @@
+"""A resolver for one upstream that is reached over a connection: TCP, DoT, DoH and DoQ alike.
+
+Responsible for: finding the upstream's address, one channel to it, one answer or failure for each query, turning to
+another address or connection when one fails, asking again on a new network.
+Refuses to know: what a channel speaks; other upstreams (`group`).
+RFCs: 7766 6.2 (connection handling), 7858 3.4, 8467 (padding).
+
+A query has a time limit here too, but the tactics between upstreams are the group's: failures are told early.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections import deque
+from collections.abc import Callable
+from typing import Protocol
+
+from netstack.core.drops import DropReason
+from netstack.core.errors import DialError, ProtectError
+from netstack.core.flow import Endpoint
+from netstack.core.ports import ResolverOwner
+from netstack.core.stats import Stats
+from netstack.dns.message import HEADER_SIZE, parse_question
+from netstack.dns.stage import earlier
+from netstack.upstream.bootstrap import Location
+from netstack.upstream.dns_channels import SILENT_CONNECTION, ChannelOwner
+from netstack.upstream.padding import padded
+from netstack.upstream.proxy import Lookup, Server
+
+TIMEOUT = 5.0
+IDLE = 30.0  # seconds; RFC 7766 6.2.3 leaves it to the client, a TLS handshake makes more than TCP's 10 worthwhile
+
+
+class Channel(Protocol):
+    """A connection, made when needed and again when lost."""
+
+    def ask(self, lookup: Lookup, now: float) -> None:
+        """Send, or keep until connected. Raises DialError or OSError."""
+
+    def doubt(self, now: float) -> bool:
+        """A query went unanswered; True when the connection was given up because it has been silent for too long."""
+
+    def reset(self) -> None:
+        """Close the connection; who waits on it is not told."""
+
+    def next_timeout(self) -> float | None:
+        """When the channel wants `on_timeout`."""
+
+    def on_timeout(self, now: float) -> None:
+        """Close what is idle."""
+
+
+ChannelFactory = Callable[[Endpoint, ChannelOwner], Channel]
+
+
+class ConnectedResolver:
+    """Implements `core.ports.Resolver` for one upstream."""
+
+    __slots__ = ("_channel", "_checks", "_locating", "_location", "_lookups", "_make_channel", "_owner", "_pad",
+                 "_server", "_stats", "_timeout", "_timers")  # fmt: skip
+
+    def __init__(
+        self,
+        location: Location,
+        make_channel: ChannelFactory,
+        *,
+        timeout: float = TIMEOUT,
+        padding: bool = False,
+        stats: Stats | None = None,
+    ) -> None:
+        """`make_channel(endpoint, owner)` opens nothing yet; `padding` fills queries up to blocks (RFC 8467)."""
+        self._location = location
+        self._make_channel = make_channel
+        self._timeout = timeout
+        self._pad = padding
+        self._stats = stats
+        self._owner: ResolverOwner | None = None
+        self._lookups: dict[int, Lookup] = {}
+        self._timers: deque[tuple[float, Lookup]] = deque()
+        self._checks: deque[tuple[float, Lookup]] = deque()
+        self._channel: Channel | None = None
+        self._server: Server | None = None
+        self._locating = False
+
+    def __len__(self) -> int:
+        return len(self._lookups)
+
+    # --- Resolver ---
+
+    def start(self, owner: ResolverOwner) -> None:
+        """As `Resolver.start`."""
+        self._owner = owner
+
+    def query(self, token: int, message: bytes, now: float, over_tcp: bool = False) -> None:
+        """As `Resolver.query`. A message without a readable question fails at once."""
+        question = parse_question(message) if len(message) > HEADER_SIZE else None
+        if question is None:
+            self._tell_failure(token, "unreachable", now)
+            return
+        if self._pad:
+            message = padded(message, question)
+        deadline = now + self._timeout
+        lookup = Lookup(token, message, question, True, deadline, [], on_tcp=True)
+        self._lookups[token] = lookup
+        self._timers.append((deadline, lookup))
+        self._checks.append((now + SILENT_CONNECTION, lookup))
+        self._ask(lookup, now)
+
+    def cancel(self, token: int) -> None:
+        """As `Resolver.cancel`."""
+        lookup = self._lookups.get(token)
+        if lookup is not None:
+            self._retire(lookup)
+
+    def network_changed(self, now: float) -> None:
+        """As `Resolver.network_changed`."""
+        self._drop_channel()
+        self._location.network_changed(now)
+        for lookup in list(self._lookups.values()):
+            lookup.tries = 0
+            lookup.server = None
+            self._give_back(lookup)
+        for lookup in list(self._lookups.values()):
+            if lookup.server is None:
+                self._ask(lookup, now)
+
+    def close(self) -> None:
+        """As `Resolver.close`; queries that are pending are forgotten."""
+        self._drop_channel()
+        for lookup in list(self._lookups.values()):
+            self._retire(lookup)
+        self._location.close()
+
+    def next_timeout(self) -> float | None:
+        """The earliest of the queries' ends, the checks and the connection's idle limit."""
+        best = self._location.next_timeout()
+        if self._channel is not None:
+            best = earlier(best, self._channel.next_timeout())
+        for queue in (self._timers, self._checks):
+            while queue and queue[0][1].done:
+                queue.popleft()
+            if queue:
+                best = earlier(best, queue[0][0])
+        return best
+
+    def on_timeout(self, now: float) -> None:
+        """End queries whose time is over; give up a connection that says nothing."""
+        self._location.on_timeout(now)
+        timers, checks = self._timers, self._checks
+        while timers and timers[0][0] <= now:
+            lookup = timers.popleft()[1]
+            if not lookup.done:
+                self._fail(lookup, "timeout", now)
+        doubted = False
+        while checks and checks[0][0] <= now:
+            lookup = checks.popleft()[1]
+            if not lookup.done:
+                checks.append((now + SILENT_CONNECTION, lookup))
+                doubted = doubted or lookup.server is self._server
+        channel = self._channel
+        if doubted and channel is not None and channel.doubt(now):
+            server = self._server
+            for lookup in list(self._lookups.values()):
+                if lookup.server is server:
+                    self.on_refused(lookup, "timeout", now)
+        if self._channel is not None:
+            self._channel.on_timeout(now)
+
+    # --- asking ---
+
+    def _ask(self, lookup: Lookup, now: float) -> None:
+        channel = self._channel
+        if channel is None:
+            if not self._locating:
+                self._locating = True
+                self._location.locate(now, self._located)
+            return
+        lookup.server = self._server
+        try:
+            channel.ask(lookup, now)
+        except ProtectError:
+            self._fail(lookup, "protect", now)
+        except (DialError, OSError) as problem:
+            if problem.errno == errno.EBUSY:
+                self._fail(lookup, "busy", now)
+            else:
+                self.on_refused(lookup, "unreachable", now)
+
+    def _located(self, endpoint: Endpoint | None, now: float) -> None:
+        if not self._locating:  # an earlier look-up's outcome: the network has changed since
+            return
+        self._locating = False
+        waiting = [lookup for lookup in self._lookups.values() if lookup.server is None]
+        if endpoint is None:
+            for lookup in waiting:
+                self._fail(lookup, "bootstrap", now)
+            return
+        self._server = Server(endpoint)
+        self._channel = self._make_channel(endpoint, self)
+        for lookup in waiting:
+            if lookup.server is None and not lookup.done:
+                self._ask(lookup, now)
+
+    def _drop_channel(self) -> None:
+        channel, self._channel = self._channel, None
+        self._server = None
+        self._locating = False
+        if channel is not None:
+            channel.reset()
+
+    # --- from the channel ---
+
+    def on_message(self, lookup: Lookup, message: bytes, over_tcp: bool, now: float) -> None:
+        """An answer that matches `lookup`."""
+        if lookup.done:
+            return
+        self._retire(lookup)
+        if self._owner is not None:
+            self._owner.on_answer(lookup.token, lookup.message[:2] + message[2:], now)
+
+    def on_refused(self, lookup: Lookup, why: str, now: float) -> None:
+        """The connection that `lookup` was on could not be had or broke: another address's turn."""
+        if lookup.done:
+            return
+        if lookup.server is not None and lookup.server is self._server:
+            self._drop_channel()
+            self._location.failed(now)
+        self._give_back(lookup)
+        lookup.server = None
+        lookup.tries += 1
+        if lookup.tries < self._location.count:
+            self._ask(lookup, now)
+        else:
+            self._fail(lookup, why, now)
+
+    def on_failed(self, lookup: Lookup, why: str, now: float) -> None:
+        """The upstream will not answer `lookup`; its connection is well."""
+        if not lookup.done:
+            self._fail(lookup, why, now)
+
+    def on_junk(self, reason: DropReason) -> None:
+        """A message from upstream that answers nothing."""
+        if self._stats is not None:
+            self._stats.drops[reason] += 1
+
+    def _fail(self, lookup: Lookup, why: str, now: float) -> None:
+        self._retire(lookup)
+        self._tell_failure(lookup.token, why, now)
+
+    def _retire(self, lookup: Lookup) -> None:
+        lookup.done = True
+        self._lookups.pop(lookup.token, None)
+        self._give_back(lookup)
+
+    def _give_back(self, lookup: Lookup) -> None:
+        for place, ident in lookup.places:
+            if place.get(ident) is lookup:
+                del place[ident]
+        lookup.places.clear()
+
+    def _tell_failure(self, token: int, why: str, now: float) -> None:
+        if self._owner is not None:
+            self._owner.on_failure(token, why, now)
