@@ -41,6 +41,7 @@ _FLAG_BITS = 8
 _FLAGS = (1 << _FLAG_BITS) - 1
 _MOST_IN_BUCKET = 4  # entries, on average
 _MOST_BUCKET_BITS = 24
+_LIMB = (1 << 64) - 1
 _LARGE = 262_144
 _SEEDS = 8
 _CROWDED = 64  # entries above the average from which on another multiplier is tried
@@ -127,10 +128,10 @@ class _Writer:
         flags = {raw & _FLAGS for raw in raws}
         if len(flags) == 1:
             uniform = flags.pop()
-            entries = b"".join([((value & low) >> _FLAG_BITS).to_bytes(width, "big") for value in values])
+            entries = _packed([(value & low) >> _FLAG_BITS for value in values], width)
         else:
             uniform = VARIOUS
-            entries = b"".join([(value & low).to_bytes(width + 1, "big") for value in values])
+            entries = _packed([value & low for value in values], width + 1)
         index = array("I", accumulate(counts, initial=0))
         assert index.itemsize == 4
         if byteorder == "big":
@@ -172,6 +173,24 @@ def _levels(names: dict[bytes, int]) -> list[dict[bytes, int]]:
         for parent in {name.partition(b".")[2] for name in levels[depth]}:
             above[parent] = above.get(parent, 0) | CHILDREN
     return levels
+
+
+def _packed(values: list[int], width: int) -> bytes:
+    """Each value as `width` octets, the highest first: column by column, which is twice as fast as one by one."""
+    packed = bytearray(len(values) * width)
+    at = width
+    while True:
+        limb = array("Q", values if at <= 8 else [value & _LIMB for value in values])
+        if byteorder == "little":
+            limb.byteswap()
+        octets = limb.tobytes()
+        columns = min(at, 8)
+        at -= columns
+        for column in range(columns):
+            packed[at + column :: width] = octets[8 - columns + column :: 8]
+        if not at:
+            return bytes(packed)
+        values = [value >> 64 for value in values]
 
 
 def _shape(bits: int, count: int) -> tuple[int, int]:
