@@ -50,6 +50,7 @@ _SIGNATURES = frozenset((46, 47, 50))  # RRSIG, NSEC, NSEC3
 _TTL = struct.Struct("!I")
 _AAAA_IN = b"\0\0\x1c\0\1"  # the end of a name, type AAAA, class IN
 _OPT_START = b"\0\0\x29"  # root, type OPT: without options 11 octets, at the end of nearly every query
+_PTR_IN = b"\x03ip6\x04arpa\0\0\x0c\0\1"
 _RETRY = 60.0  # seconds until a prefix discovery that failed is tried again
 _MAX_TTL = 0x7FFFFFFF
 
@@ -84,13 +85,17 @@ class AnswerSettings:
 
 @dataclass(slots=True, eq=False)
 class _Synthesis:
-    """An AAAA query whose answer may have to be made of an A answer. `empty` is the AAAA answer."""
+    """An AAAA query whose answer may have to be made of an A answer. `empty` is the AAAA answer.
+
+    Or a PTR query for an address under the prefix, which is asked as one for the IPv4 address in it.
+    """
 
     token: int
     query: Query
     over_tcp: bool
     own: int = 0
     empty: bytes = b""
+    target: bytes = b""  # of a PTR query: the in-addr.arpa name
 
 
 class AnswerStage(Stage):
@@ -176,6 +181,8 @@ class AnswerStage(Stage):
             message = self._without_subnet(message)
         if _AAAA_IN in message and self._meets_aaaa(token, message, now, over_tcp):
             return
+        if self.prefixes and _PTR_IN in message.lower() and self._meets_ptr(token, message, now, over_tcp):
+            return
         self.inner.query(token, message, now, over_tcp)
 
     def _without_subnet(self, message: bytes) -> bytes:
@@ -208,6 +215,38 @@ class AnswerStage(Stage):
             return False  # RFC 6147 5.5: the client validates by itself
         self._wanted[token] = _Synthesis(token, query, over_tcp)
         return False
+
+    def _meets_ptr(self, token: int, message: bytes, now: float, over_tcp: bool) -> bool:
+        """True when a PTR query is for an address that exists only through DNS64."""
+        query = parse_query(message)
+        if isinstance(query, Rcode):
+            return False
+        target = dns64.reverse_name(query.question.folded[:-4], self.prefixes)
+        if target is None:
+            return False
+        waiting = _Synthesis(token, query, over_tcp, own=self.own_token(), target=target)
+        self._wanted[token] = self._by_own[waiting.own] = waiting
+        wire = query.question.wire
+        message = message[:HEADER_SIZE] + target + wire[-4:] + message[HEADER_SIZE + len(wire) :]
+        self.inner.query(waiting.own, message, now, over_tcp)
+        return True
+
+    def _met_ptr(self, waiting: _Synthesis, message: bytes, now: float) -> None:
+        self._wanted.pop(waiting.token, None)
+        read = read_message(message)
+        if read is None:
+            self.owner.on_failure(waiting.token, "malformed", now)
+            return
+        self._tell_made(waiting, dns64.reverse_answer(read, waiting.query.question.wire, waiting.target), now)
+
+    def _tell_made(self, waiting: _Synthesis, made: Message, now: float) -> None:
+        made.id = waiting.query.id
+        octets = bytearray(emit_message(made))
+        if waiting.query.edns:
+            octets[11] += 1
+            octets += emit_opt(False)
+        self.edited += 1
+        self._pass(waiting.token, bytes(octets), now)
 
     def _empty(self, query: Query) -> bytes:
         """NODATA with an SOA of short life."""
@@ -292,13 +331,7 @@ class AnswerStage(Stage):
         if made is None:
             self._pass(waiting.token, waiting.empty, now)
             return
-        made.id = query.id
-        octets = bytearray(emit_message(made))
-        if query.edns:
-            octets[11] = 1
-            octets += emit_opt(False)
-        self.edited += 1
-        self._pass(waiting.token, bytes(octets), now)
+        self._tell_made(waiting, made, now)
 
     def _translatable(self, query: Query, prefix: bytes) -> Callable[[bytes], bool]:
         """Which IPv4 addresses may be embedded: under the well-known prefix public ones only (RFC 6052 3.1)."""
@@ -317,7 +350,7 @@ class AnswerStage(Stage):
                 return
             waiting = self._by_own.pop(token, None)
             if waiting is not None:
-                self._met_a(waiting, message, now)
+                (self._met_ptr if waiting.target else self._met_a)(waiting, message, now)
                 return
         if self._wanted:
             waiting = self._wanted.get(token)
@@ -333,7 +366,9 @@ class AnswerStage(Stage):
                 self._discovered(b"", now)
                 return
             waiting = self._by_own.pop(token, None)
-            if waiting is not None:
+            if waiting is not None and waiting.target:
+                token = waiting.token
+            elif waiting is not None:
                 self._met_a(waiting, b"", now)
                 return
         self._wanted.pop(token, None)

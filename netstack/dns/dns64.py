@@ -18,6 +18,8 @@ LENGTHS = (96, 64, 56, 48, 40, 32)  # bits; RFC 6052 2.2
 WELL_KNOWN = b"\0\x64\xff\x9b" + bytes(8)  # 64:ff9b::/96
 ARPA = b"\x08ipv4only\x04arpa\0"
 _ARPA_ADDRESSES = (b"\xc0\0\0\xaa", b"\xc0\0\0\xab")  # 192.0.0.170 and .171
+PTR = 12
+_IP6_ARPA = b"\x03ip6\x04arpa\0"
 _NO_SOA_TTL = 600  # RFC 6147 5.1.7
 
 
@@ -85,6 +87,33 @@ def synthesize(
             made.sections[0].append(Record(record.name, AAAA, min(record.ttl, cap), embed(prefix, record.data)))
             some = True
     return made if some else None
+
+
+def reverse_name(name: bytes, prefixes: Iterable[bytes]) -> bytes | None:
+    """The in-addr.arpa name of the IPv4 address in an ip6.arpa `name` (folded); None when it is under no prefix."""
+    labels = name[: -len(_IP6_ARPA)]
+    if not name.endswith(_IP6_ARPA) or len(labels) != 64 or labels[::2] != b"\1" * 32:
+        return None
+    try:
+        address = bytes.fromhex(labels[1::2][::-1].decode("ascii"))
+    except ValueError:
+        return None
+    for prefix in prefixes:
+        inside = extract(prefix, address)
+        if inside is not None and embed(prefix, inside) == address:
+            texts = [str(octet).encode() for octet in reversed(inside)]
+            return b"".join(bytes((len(text),)) + text for text in texts) + b"\x07in-addr\x04arpa\0"
+    return None
+
+
+def reverse_answer(answer: Message, question: bytes, target: bytes) -> Message:
+    """The answer for `target`'s PTR records behind a CNAME from the name that was asked (RFC 6147 5.3.1)."""
+    made = Message(answer.id, QR | RA | answer.flags & (RD | 0xF), question)
+    ttl = min((record.ttl for record in answer.sections[0]), default=_NO_SOA_TTL)
+    made.sections[0].append(Record(question[:-4], CNAME, min(ttl, _NO_SOA_TTL), target))
+    for section, records in zip(made.sections[:2], answer.sections[:2], strict=True):
+        section.extend(record for record in records if record.kind in (CNAME, DNAME, PTR, SOA))
+    return made
 
 
 def negative_ttl(answer: Message) -> int | None:

@@ -201,6 +201,39 @@ def test_aaaa_is_made_of_a() -> None:
     assert not desk.resolver.queries
 
 
+REVERSE = "1.2.2.0.0.0.0.c.0.0.0.0.0.0.0.0.0.0.0.0.4.6.0.0.8.b.d.0.1.0.0.2.ip6.ARPA"
+
+
+def test_the_reverse_of_a_synthetic_address_leads_to_the_ipv4_one() -> None:
+    desk = Desk(dns64="2001:db8:64::/96")
+    desk.ask(REVERSE, "PTR", use_edns=0)
+    [asked] = desk.resolver.queries.values()
+    assert str(dns.message.from_wire(asked).question[0].name) == "33.2.0.192.in-addr.arpa."
+    desk.reply("33.2.0.192.in-addr.arpa. 300 PTR a.test.")
+    seen = desk.seen()
+    assert seen.edns == 0 and seen.id == 7 and str(seen.question[0].name) == f"{REVERSE}."
+    assert [rrset.rdtype.name for rrset in seen.answer] == ["CNAME", "PTR"]
+    assert str(seen.answer[0][0].target).lower() == str(seen.answer[1].name) == "33.2.0.192.in-addr.arpa."
+
+
+def test_reverse_names_that_fail_are_denied_cancelled_or_elsewhere() -> None:
+    desk = Desk(dns64="2001:db8:64::/96")
+    desk.ask(REVERSE, "PTR")
+    desk.reply(rcode=3, authority=NEGATIVE)
+    assert desk.seen().rcode() == 3 and desk.seen().authority
+    desk.told.clear()
+    desk.ask(REVERSE, "PTR")
+    desk.resolver.fail(next(iter(desk.resolver.queries)), "timeout", 5.0)
+    assert desk.told == ["timeout"]
+    desk.ask(REVERSE, "PTR")
+    desk.stage.cancel(1)
+    assert not desk.resolver.queries
+    for other in ("1." + REVERSE, REVERSE[2:], "x" + REVERSE[1:], REVERSE.replace("8.b.d", "9.b.d")):
+        desk.ask(other, "PTR")
+        assert list(desk.resolver.queries) == [1]
+        desk.stage.cancel(1)
+
+
 def test_a_name_with_aaaa_or_without_existence_is_left_alone() -> None:
     for records, rcode in ((("a.test. 60 AAAA 2001:db8::1",), 0), ((), 3)):
         desk = Desk(dns64="64:ff9b::/96")
