@@ -9,7 +9,7 @@ The format (all numbers little-endian)::
 
     header       magic, version, sizes, counts, CRC-32 of the body, CRC-32 of header and table descriptors
     descriptors  one for each table
-    body         for each table its bucket index and its entries
+    body         for each table its bucket index (where in the file each bucket begins) and its entries
 
 The names form a tree of labels, from the top level down. A node is a pair (parent, label), and is kept in the table
 for its depth, its label's length and its label's alphabet. The pair is one number: the label in base 36 (letters and
@@ -212,14 +212,14 @@ class NameList:
                 mixed = (number << parent_bits | position) * factor & mask
                 first, behind = _unpack_pair(data, index + (mixed >> shift << 2))
                 wanted = (mixed & low).to_bytes(width, "big")
-                hit = find(wanted, entries + first * stride, entries + behind * stride)
+                hit = find(wanted, first, behind)
                 while hit >= 0:
                     place, across = divmod(hit - entries, stride)
-                    if not across:
+                    if not across and place >= 0:
                         flags = data[hit + width] if uniform == VARIOUS else uniform
                         position = base + place
                         break
-                    hit = find(wanted, hit + 1, entries + behind * stride)
+                    hit = find(wanted, hit + 1, behind)
             if not depth and len(tops) < _KEPT_TOPS:  # nearly every name has one of a few: half of all steps are spared
                 tops[label] = (position, flags) if flags >= 0 else None
             if flags < 0:
@@ -237,7 +237,8 @@ class NameList:
     def blocks(self, name: str) -> bool:
         """Whether a name in presentation form is blocked: listed, and not an exception."""
         text = name.rstrip(".").lower().encode("utf-8", "surrogateescape")
-        return bool(text) and self.match(text.split(b".")) == BLOCKED
+        labels = text.split(b".")
+        return all(0 < len(label) < 64 for label in labels) and self.match(labels) == BLOCKED
 
     def close(self) -> None:
         """Give the mapping back; the list must not be asked any more."""

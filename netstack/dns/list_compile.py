@@ -60,7 +60,7 @@ def compile_names(names: dict[bytes, int]) -> bytes:
 
 class _Writer:
     def __init__(self, names: dict[bytes, int]) -> None:
-        self._pieces: list[bytes] = []
+        self._pieces: list[tuple[array[int], bytes]] = []
         self._octets = 0
         self._described: list[list[int]] = []
         self._names = len(names)
@@ -132,13 +132,12 @@ class _Writer:
         else:
             uniform = VARIOUS
             entries = _packed([value & low for value in values], width + 1)
-        index = array("I", accumulate(counts, initial=0))
-        assert index.itemsize == 4
-        if byteorder == "big":
-            index.byteswap()
         at = self._octets
-        self._pieces += [index.tobytes(), entries]
-        entries_at = at + 4 * len(index)
+        entries_at = at + 4 * (len(counts) + 1)
+        stride = len(entries) // len(raws)
+        index = array("I", accumulate([count * stride for count in counts], initial=entries_at))
+        assert index.itemsize == 4
+        self._pieces.append((index, entries))
         self._octets = entries_at + len(entries)
         self._described.append([key, parent_bits, bucket_bits, width, uniform, seed, len(raws), base, at, entries_at])
         where: dict[int, int] = {}
@@ -153,11 +152,19 @@ class _Writer:
         tables = b"".join(
             TABLE.pack(*each[:8], *(offset + start for offset in each[8:])) for each in self._described
         )
-        body = b"".join(self._pieces)
+        body = b"".join([octets for index, entries in self._pieces for octets in (_moved(index, start), entries)])
         flags = HAS_EXCEPTIONS if self._exceptions else 0
         fields = (MAGIC, VERSION, flags, len(self._described), self._names, self._nodes, len(body), crc32(body), 0)
         header = HEADER.pack(*fields, 0)
         return HEADER.pack(*fields, crc32(tables, crc32(header))) + tables + body
+
+
+def _moved(index: array[int], start: int) -> bytes:
+    """A table's index, when the body begins at `start`."""
+    moved = array("I", [offset + start for offset in index])
+    if byteorder == "big":
+        moved.byteswap()
+    return moved.tobytes()
 
 
 def _levels(names: dict[bytes, int]) -> list[dict[bytes, int]]:

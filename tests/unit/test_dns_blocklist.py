@@ -53,6 +53,13 @@ def match_labels(labels: list[bytes], names: dict[bytes, int]) -> int:
     return NameList(compile_names(names)).match(labels)
 
 
+def test_text_that_is_no_name_is_not_blocked() -> None:
+    names = NameList(compile_names({b"aaaaaa.test": SUFFIX}))
+    assert names.blocks("aaaaaa.test.")
+    for text in ("", ".", "..", "a" * 70 + ".test", "aaaaaa..test", ".aaaaaa.test"):
+        assert not names.blocks(text)
+
+
 def test_a_number_is_a_label_and_fits_its_bits() -> None:
     seen = {}
     for label in (b"a", b"z" * 63, b"0", b"a-", b"_" * 63, b"-" * 5, b"\xff" * 63, b"a b"):
