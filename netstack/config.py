@@ -24,6 +24,7 @@ MODES = ("firewall", "dns-only")
 REFUSALS = ("reset", "unreachable", "drop")
 LAN_POLICIES = ("allow", "block", "resolve-only")
 QUIC_POLICIES = ("block", "allow")
+STRATEGIES = ("failover", "parallel", "fastest")
 _CHOICES: dict[str, dict[str, tuple[str, ...]]] = {
     "answers": {
         "hints": ("track", "strip"),
@@ -31,6 +32,7 @@ _CHOICES: dict[str, dict[str, tuple[str, ...]]] = {
         "rebind": ("off", "remove", "refuse"),
         "client_subnet": ("pass", "remove"),
     },
+    "dns": {"strategy": STRATEGIES},
     "filter": {
         "block_action": ("nxdomain", "refused", "nodata", "sinkhole", "drop"),
         "bypass": ("auto", "on", "off"),
@@ -124,7 +126,18 @@ class DnsConfig:
     ports: tuple[int, ...] = (53,)
     """Destination ports whose datagrams and connections are looked at as DNS."""
     upstreams: tuple[str, ...] = ()
-    """Upstreams as URLs, udp://ADDR:PORT or tcp://ADDR:PORT, instead of `servers`."""
+    """Upstreams instead of `servers`, as URLs: udp://ADDR, tcp://ADDR, tls://NAME, https://NAME/PATH, quic://NAME or an
+    sdns:// stamp. tls://ADDR#NAME asks an address and verifies a name."""
+    strategy: str = "failover"
+    """failover (in the order given), parallel (all at once, the first answer counts) or fastest."""
+    bootstrap: tuple[str, ...] = ()
+    """Plain DNS servers, ADDR or ADDR:PORT, that resolve the names of upstreams. The system's resolver never does."""
+    ca_file: str = ""
+    """PEM file of the trust anchors for upstreams; empty for the system's."""
+    idle: float = 10.0
+    """Seconds until an unused connection to an upstream is closed."""
+    padding: bool = False
+    """Fill encrypted queries up to multiples of 128 octets (RFC 8467)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -464,6 +477,11 @@ def _check(config: Config) -> None:
         raise ConfigError("cache.ttl_max: must be above zero, got 0")
     for server in config.dns.servers:
         parse_server(server)
+    for server in config.dns.bootstrap:
+        try:
+            parse_server(server)
+        except ConfigError as problem:
+            raise ConfigError(f"dns.bootstrap: {problem}") from None
     check_server(config.server)
 
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from netstack.cli.output import Output
-from netstack.config import ENFORCEMENTS, Config, load_config, parse_server
+from netstack.config import ENFORCEMENTS, STRATEGIES, Config, load_config, parse_server
 from netstack.core.errors import ConfigError, NetstackError
 from netstack.core.events import EngineError, Event, EventSink
 
@@ -50,8 +50,14 @@ def add_dns_options(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("resolver")
     group.add_argument(
         "--upstream", metavar="URL", action="append",
-        help="resolver to ask, udp://ADDR:PORT, tcp://ADDR:PORT or ADDR:PORT; may be given again",
+        help="resolver to ask: udp://, tcp://, tls://, https://, quic:// or sdns://; may be given again",
     )  # fmt: skip
+    group.add_argument("--strategy", choices=STRATEGIES, help="whom to ask of several upstreams (default failover)")
+    group.add_argument(
+        "--bootstrap", metavar="ADDR[:PORT]", action="append", type=_server,
+        help="plain resolver for the names of upstreams; may be given again",
+    )  # fmt: skip
+    group.add_argument("--ca-file", metavar="FILE", help="PEM file of trust anchors, in place of the system's")
     group.add_argument(
         "--block", metavar="FILE", action="append",
         help="names to block: hosts, domains or Adblock-style list, or a compiled one; may be given again",
@@ -69,6 +75,12 @@ def with_dns_options(config: Config, options: argparse.Namespace, *, alone: bool
         dns["upstreams"] = tuple(options.upstream)
     elif getattr(options, "dns", None):  # --dns goes over the file's upstreams
         dns["upstreams"] = ()
+    if options.strategy:
+        dns["strategy"] = options.strategy
+    if options.bootstrap:
+        dns["bootstrap"] = tuple(options.bootstrap)
+    if options.ca_file:
+        dns["ca_file"] = options.ca_file
     lists: dict[str, Any] = {}
     if options.block:
         lists["block"] = (*config.filter.block, *options.block)

@@ -11,27 +11,21 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from netstack.config import AnswersConfig, Config
 from netstack.core.errors import ConfigError
 from netstack.core.events import EventSink
 from netstack.core.ports import Dialer, Entropy, Resolver
 from netstack.core.stats import Stats
-from netstack.dns.stage import Stage
 from netstack.upstream.proxy import ProxyResolver
 from netstack.upstream.url import UpstreamUrl, parse_upstream
 
+if TYPE_CHECKING:
+    from netstack.upstream.transports import Transports
+
 MinuteOfWeek = Callable[[float], float]
 """From the engine's clock to minutes since Monday 00:00 local time."""
-
-
-class TcpOnly(Stage):
-    """Asks over TCP whatever the client used."""
-
-    def query(self, token: int, message: bytes, now: float, over_tcp: bool = False) -> None:
-        """As `Resolver.query`."""
-        self.inner.query(token, message, now, True)
 
 
 def make_resolver(
@@ -47,7 +41,7 @@ def make_resolver(
 
     `minute_of_week` tells the local time to rules with a schedule; the system's clock when not given.
     """
-    resolver = _upstreams(config, dialer, entropy, stats)
+    resolver = _upstreams(config, dialer, entropy, stats, emit)
     if config.cache.use == "on":
         from netstack.dns.cache import CacheSettings, CacheStage
 
@@ -99,24 +93,34 @@ def _fields(table: Any) -> dict[str, Any]:
     return {field.name: getattr(table, field.name) for field in dataclasses.fields(table)}
 
 
-def _upstreams(config: Config, dialer: Dialer, entropy: Entropy, stats: Stats) -> Resolver:
+def _upstreams(config: Config, dialer: Dialer, entropy: Entropy, stats: Stats, emit: EventSink) -> Resolver:
     dns = config.dns
     if not dns.upstreams:
         return ProxyResolver(dialer, dns.servers, entropy, timeout=dns.timeout, stats=stats)
     upstreams = [_upstream(each) for each in dns.upstreams]
-    schemes = {upstream.scheme for upstream in upstreams}
-    if len(schemes) > 1:
-        raise ConfigError("dns.upstreams: udp:// and tcp:// cannot be mixed")
-    endpoints = [upstream.endpoint for upstream in upstreams]
-    proxy = ProxyResolver(dialer, endpoints, entropy, timeout=dns.timeout, stats=stats)
-    return TcpOnly(proxy) if schemes == {"tcp"} else proxy
+    if dns.strategy == "failover" and all(upstream.scheme == "udp" for upstream in upstreams):
+        endpoints = [upstream.endpoint for upstream in upstreams]  # what the proxy does by itself, faster
+        return ProxyResolver(dialer, endpoints, entropy, timeout=dns.timeout, stats=stats)
+    return _transports(config, dialer, entropy, stats, emit).group(upstreams)
+
+
+def _transports(config: Config, dialer: Dialer, entropy: Entropy, stats: Stats, emit: EventSink) -> Transports:
+    from netstack.upstream.transports import Transports, UpstreamSettings
+
+    dns = config.dns
+    settings = UpstreamSettings(
+        strategy=dns.strategy,
+        bootstrap=dns.bootstrap,
+        ca_file=dns.ca_file,
+        timeout=dns.timeout,
+        idle=dns.idle,
+        padding=dns.padding,
+    )
+    return Transports(dialer, entropy, settings, stats=stats, emit=emit)
 
 
 def _upstream(text: str) -> UpstreamUrl:
     try:
-        upstream = parse_upstream(text)
+        return parse_upstream(text)
     except ConfigError as problem:
         raise ConfigError(f"dns.upstreams: {problem}") from None
-    if upstream.scheme not in ("udp", "tcp"):
-        raise ConfigError(f"dns.upstreams: {text!r}: only udp:// and tcp:// can be asked")
-    return upstream

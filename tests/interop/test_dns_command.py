@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.dns import Place, free_port, rate, running
+from benchmarks.dns import NAME, Place, free_port, rate, running
 
 ROOT = Path(__file__).resolve().parents[2]
 pytestmark = [
@@ -176,3 +176,17 @@ def test_a_port_that_is_taken_is_one_line():
         )  # fmt: skip
     assert shown.returncode == 1
     assert shown.stderr == f"netstack: cannot listen on 127.0.0.1:{port} (UDP): Address already in use\n"
+
+
+@pytest.mark.parametrize("scheme", ["tls", "https"])
+def test_encrypted_upstreams(place, scheme):
+    pytest.importorskip("h2")
+    url = {
+        "tls": f"tls://127.0.0.1:{place.tls}#{NAME}",
+        "https": f"https://127.0.0.1:{place.https}/dns-query#{NAME}",
+    }[scheme]
+    with serving("--upstream", url, "--ca-file", place.ca) as process:
+        assert "192.0.2.1" in dig(process.port, "www.bench", "+short")
+    with serving("--upstream", url) as process:  # the system does not know this authority
+        assert "SERVFAIL" in dig(process.port, "www.bench", "+time=6")
+    assert "certificate" in process.err

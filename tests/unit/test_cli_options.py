@@ -58,7 +58,9 @@ def test_options_of_the_resolver(tmp_path):
     assert (config.filter.block, config.filter.allow) == (("a", "b"), ("c",))
     assert config.cache.use == "auto"
     assert make_configuration(parse("--config", str(path), "--dns", "192.0.2.2")).dns.upstreams == ()
-    config = make_configuration(parse("--upstream", "192.0.2.3", "--cache", "on"))
+    more = ["--strategy", "fastest", "--bootstrap", "192.0.2.5", "--ca-file", "ca.pem"]
+    config = make_configuration(parse("--upstream", "192.0.2.3", "--cache", "on", *more))
+    assert (config.dns.strategy, config.dns.bootstrap, config.dns.ca_file) == ("fastest", ("192.0.2.5",), "ca.pem")
     assert config.dns.upstreams == ("192.0.2.3",)
     assert config.cache.use == "on"
 

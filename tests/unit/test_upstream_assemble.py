@@ -28,6 +28,27 @@ def test_plain_upstreams_take_the_place_of_the_servers(url):
     assert [str(server.endpoint) for server in resolver.servers] == ["192.0.2.9:53"]
 
 
+@pytest.mark.parametrize(
+    ("upstreams", "strategy"),
+    [
+        (("tcp://192.0.2.9",), "failover"),
+        (("udp://192.0.2.9", "tls://192.0.2.9#dns.example"), "failover"),
+        (("udp://192.0.2.9", "udp://192.0.2.10"), "parallel"),
+    ],
+)
+def test_other_upstreams_are_a_group(upstreams, strategy):
+    resolver = made(upstreams=upstreams, strategy=strategy)
+    assert type(resolver).__name__ == "UpstreamGroup"
+    assert len(resolver.members) == len(upstreams)
+
+
+def test_a_name_without_bootstrap_and_a_missing_file_are_named(tmp_path):
+    with pytest.raises(ConfigError, match="--bootstrap"):
+        made(upstreams=("tls://dns.example",))
+    with pytest.raises(ConfigError, match="none"):
+        made(upstreams=("tls://192.0.2.9",), ca_file=str(tmp_path / "none.pem"))
+
+
 @pytest.mark.parametrize("url", ["ftp://192.0.2.9", "udp://", "udp://name.example", "192.0.2.9:0", ""])
 def test_an_upstream_that_cannot_be_is_named(url):
     with pytest.raises(ConfigError, match=r"dns\.upstreams"):
