@@ -179,6 +179,9 @@ class RuleStage(Stage):
             judgement = self._judge(held.query.question, held.flow, now)
             if judgement is not None and judgement.action is Action.POSTPONE:
                 continue
+            if judgement is not None and judgement.action is Action.DROP and held.over_tcp:
+                # a connection counts its queries, and was told that this one will be answered
+                judgement = Judgement(Action.REFUSED, judgement.rule)
             if self._held.pop(token, None) is not None:
                 self._act(token, held.query, held.flow, held.over_tcp, judgement, now)
 

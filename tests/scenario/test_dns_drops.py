@@ -303,6 +303,20 @@ def test_drops_over_tcp_keep_the_connection() -> None:
     assert message is not None and dns.message.from_wire(message).id == 999 and reader.next_message() is None
 
 
+def test_a_held_query_that_is_to_be_dropped_after_all_is_refused_over_tcp() -> None:
+    w = Filtered(HOLD)
+    source = Endpoint(APP.address, 7100)
+    [syn_ack] = w.send(w.tcp_packet(SYN, 100, source=source, destination=A))
+    query = frame(dns.message.make_query("held.test", "A", id=5).to_wire())
+    w.send(w.tcp_packet(ACK | PSH, 101, syn_ack.seq + 1, query, source=source, destination=A))
+    w.change(Rule(action="drop", names=("held.test",)))
+    reader = MessageReader()
+    for packet in w.run(0.1):
+        reader.feed(bytes(packet.payload))
+    message = reader.next_message()
+    assert message is not None and dns.message.from_wire(message).rcode() == dns.rcode.REFUSED
+
+
 def test_every_verdict_is_told() -> None:
     w = Filtered(Rule(action="drop", names=("denied.test",), label="work hours"))
     w.ask("denied.test")
