@@ -32,7 +32,7 @@ _CHOICES: dict[str, dict[str, tuple[str, ...]]] = {
         "rebind": ("off", "remove", "refuse"),
         "client_subnet": ("pass", "remove"),
     },
-    "dns": {"strategy": STRATEGIES},
+    "dns": {"strategy": STRATEGIES, "cd_protocol": ("doh", "dot", "doq")},
     "filter": {
         "block_action": ("nxdomain", "refused", "nodata", "sinkhole", "drop"),
         "bypass": ("auto", "on", "off"),
@@ -128,6 +128,14 @@ class DnsConfig:
     upstreams: tuple[str, ...] = ()
     """Upstreams instead of `servers`, as URLs: udp://ADDR, tcp://ADDR, tls://NAME, https://NAME/PATH, quic://NAME or an
     sdns:// stamp. tls://ADDR#NAME asks an address and verifies a name."""
+    cd_uid: str = ""
+    """Control D's resolver id: its upstream is asked before all others."""
+    cd_protocol: str = "doh"
+    """doh, dot or doq, for `cd_uid`."""
+    cd_client: str = ""
+    """What the device is called in Control D's statistics."""
+    cd_hostname: str = ""
+    """The device's host name as Control D is told."""
     strategy: str = "failover"
     """failover (in the order given), parallel (all at once, the first answer counts) or fastest."""
     bootstrap: tuple[str, ...] = ()
@@ -188,6 +196,20 @@ class RuleConfig:
     """For rewrite: addresses, or one name."""
     label: str = ""
     """What events call the rule; `rule N` otherwise."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SplitConfig:
+    """Split DNS: names that other upstreams know. The longest suffix wins; their private addresses are no rebinding."""
+
+    upstreams: tuple[str, ...] = ()
+    """Who is asked for these names, as in `dns.upstreams`."""
+    suffixes: tuple[str, ...] = ()
+    """`corp.example` is the name and all below it."""
+    search: tuple[str, ...] = ()
+    """Suffixes too; a name of one label (`wiki`) is looked for below each, in order, and nowhere else."""
+    leak: bool = False
+    """Ask the default upstreams too when these fail, refuse or say NXDOMAIN; else they never see such a name."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -346,6 +368,7 @@ class Config:
     limits: LimitsConfig = field(default_factory=LimitsConfig)
     server: ServerConfig = field(default_factory=ServerConfig)
     rules: tuple[RuleConfig, ...] = ()
+    split: tuple[SplitConfig, ...] = ()
 
     def __post_init__(self) -> None:
         _check(self)
@@ -477,6 +500,10 @@ def _check(config: Config) -> None:
         raise ConfigError("cache.ttl_max: must be above zero, got 0")
     for server in config.dns.servers:
         parse_server(server)
+    for number, split in enumerate(config.split, 1):
+        for key in ("upstreams", "suffixes"):
+            if not getattr(split, key) and not (key == "suffixes" and split.search):
+                raise ConfigError(f"split[{number}].{key}: at least one is wanted")
     for server in config.dns.bootstrap:
         try:
             parse_server(server)

@@ -19,7 +19,7 @@ from netstack.core.events import EventSink
 from netstack.core.ports import Dialer, Entropy, Resolver
 from netstack.core.stats import Stats
 from netstack.upstream.proxy import ProxyResolver
-from netstack.upstream.url import UpstreamUrl, parse_upstream
+from netstack.upstream.url import UpstreamUrl, control_d, parse_upstream
 
 if TYPE_CHECKING:
     from netstack.upstream.transports import Transports
@@ -42,6 +42,8 @@ def make_resolver(
     `minute_of_week` tells the local time to rules with a schedule; the system's clock when not given.
     """
     resolver = _upstreams(config, dialer, entropy, stats, emit)
+    if config.split:
+        resolver = _split_stage(config, resolver, dialer, entropy, stats, emit)
     if config.cache.use == "on":
         from netstack.dns.cache import CacheSettings, CacheStage
 
@@ -49,7 +51,7 @@ def make_resolver(
         del kept["use"]
         resolver = CacheStage(resolver, CacheSettings(**kept))
     if config.answers != AnswersConfig():
-        resolver = _answer_stage(config.answers, resolver)
+        resolver = _answer_stage(config, resolver)
     return with_rules(config, resolver, stats, emit, minute_of_week or _local_minute)
 
 
@@ -78,12 +80,31 @@ def _local_minute(now: float) -> float:
     return time_.tm_wday * 1440 + time_.tm_hour * 60 + time_.tm_min + time_.tm_sec / 60
 
 
-def _answer_stage(answers: AnswersConfig, inner: Resolver) -> Resolver:
+def _split_stage(
+    config: Config, inner: Resolver, dialer: Dialer, entropy: Entropy, stats: Stats, emit: EventSink
+) -> Resolver:
+    from netstack.dns.split import SplitGroup, SplitStage
+
+    transports = _transports(config, dialer, entropy, stats, emit)
+    groups = []
+    for number, split in enumerate(config.split, 1):
+        try:
+            resolver = transports.group(split.upstreams)
+        except ConfigError as problem:
+            raise ConfigError(f"split[{number}].upstreams: {problem}") from None
+        groups.append(SplitGroup(resolver=resolver, suffixes=split.suffixes, search=split.search, leak=split.leak))
+    return SplitStage(inner, groups)
+
+
+def _answer_stage(config: Config, inner: Resolver) -> Resolver:
     from netstack.dns.answers import AnswerSettings, AnswerStage
     from netstack.policy.lan import classify
 
+    kept = _fields(config.answers)
+    internal = [suffix for split in config.split for suffix in (*split.suffixes, *split.search) if suffix != "."]
+    kept["rebind_allow"] = (*kept["rebind_allow"], *internal)
     try:
-        return AnswerStage(inner, AnswerSettings(**_fields(answers)), scope_of=classify)
+        return AnswerStage(inner, AnswerSettings(**kept), scope_of=classify)
     except ValueError as problem:
         raise ConfigError(f"answers.dns64: {problem}") from None
 
@@ -95,9 +116,12 @@ def _fields(table: Any) -> dict[str, Any]:
 
 def _upstreams(config: Config, dialer: Dialer, entropy: Entropy, stats: Stats, emit: EventSink) -> Resolver:
     dns = config.dns
-    if not dns.upstreams:
+    if not dns.upstreams and not dns.cd_uid:
         return ProxyResolver(dialer, dns.servers, entropy, timeout=dns.timeout, stats=stats)
     upstreams = [_upstream(each) for each in dns.upstreams]
+    if dns.cd_uid:
+        preset = control_d(dns.cd_uid, dns.cd_protocol, client=dns.cd_client, hostname=dns.cd_hostname)
+        upstreams.insert(0, preset)
     if dns.strategy == "failover" and all(upstream.scheme == "udp" for upstream in upstreams):
         endpoints = [upstream.endpoint for upstream in upstreams]  # what the proxy does by itself, faster
         return ProxyResolver(dialer, endpoints, entropy, timeout=dns.timeout, stats=stats)

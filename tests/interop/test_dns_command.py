@@ -190,3 +190,31 @@ def test_encrypted_upstreams(place, scheme):
     with serving("--upstream", url) as process:  # the system does not know this authority
         assert "SERVFAIL" in dig(process.port, "www.bench", "+time=6")
     assert "certificate" in process.err
+
+
+def test_split_dns_rules_and_answers_by_configuration(place, tmp_path):
+    file = tmp_path / "resolver.toml"
+    file.write_text(
+        f"""
+[dns]
+upstreams = ["udp://127.0.0.1:{free_port()}"]
+[[split]]
+upstreams = ["udp://127.0.0.1:{place.plain}"]
+suffixes = ["corp.bench"]
+[[rules]]
+action = "rewrite"
+names = ["=here.corp.bench"]
+to = ["192.0.2.200"]
+[[rules]]
+action = "refused"
+types = ["TXT"]
+[answers]
+ttl_max = 60
+"""
+    )
+    with serving("--config", file) as process:
+        assert "192.0.2.1" in dig(process.port, "wiki.corp.bench", "+short")
+        assert "192.0.2.200" in dig(process.port, "here.corp.bench", "+short")
+        assert "REFUSED" in dig(process.port, "wiki.corp.bench", "TXT")
+        assert "\t60\tIN" in dig(process.port, "ttl.corp.bench")
+        assert "SERVFAIL" in dig(process.port, "www.bench", "+time=6")

@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 
-from netstack.config import AnswersConfig, CacheConfig, Config, DnsConfig, FilterConfig, RuleConfig
+from netstack.config import AnswersConfig, CacheConfig, Config, DnsConfig, FilterConfig, RuleConfig, SplitConfig
 from netstack.core.errors import ConfigError
 from netstack.core.stats import Stats
 from netstack.upstream.assemble import _local_minute, make_resolver
@@ -116,3 +116,32 @@ def test_a_list_or_rule_that_cannot_be_used_is_named(tmp_path):
 
 def test_the_local_time_is_minutes_of_the_week():
     assert 0 <= _local_minute(0.0) < 7 * 24 * 60
+
+
+def test_split_dns_is_below_the_cache_and_its_names_are_internal():
+    split = (SplitConfig(upstreams=("192.0.2.1",), suffixes=("corp.example",), search=("lab.example",)),)
+    config = Config(split=split, cache=CacheConfig(use="on"), answers=AnswersConfig(rebind="remove"))
+    resolver = make_resolver(config, None, None, Stats(), lambda event: None)
+    names = [type(resolver).__name__, type(resolver.inner).__name__, type(resolver.inner.inner).__name__]
+    assert names == ["AnswerStage", "CacheStage", "SplitStage"]
+    assert b"\x04corp\x07example\0" in resolver._allow
+
+
+def test_an_upstream_or_suffix_of_a_split_that_cannot_be_is_named():
+    for settings, words in [
+        ({"upstreams": ("ftp://x",), "suffixes": ("corp.example",)}, r"split\[1\].upstreams"),
+        ({"upstreams": ("192.0.2.1",), "suffixes": ("not..a.name",)}, "split"),
+    ]:
+        config = Config(split=(SplitConfig(**settings),))
+        with pytest.raises(ConfigError, match=words):
+            make_resolver(config, None, None, Stats(), lambda event: None)
+    with pytest.raises(ConfigError, match=r"split\[1\]\.suffixes"):
+        Config(split=(SplitConfig(upstreams=("192.0.2.1",)),))
+
+
+def test_control_d_comes_first():
+    pytest.importorskip("h2")
+    resolver = made(cd_uid="1ab23cd", upstreams=("192.0.2.9",))
+    assert [member.label for member in resolver.members] == ["https://dns.controld.com", "udp://192.0.2.9"]
+    with pytest.raises(ConfigError, match="Control D"):
+        made(cd_uid="no id")
