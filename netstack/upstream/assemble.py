@@ -19,10 +19,10 @@ from netstack.core.events import EventSink
 from netstack.core.ports import Dialer, Entropy, Resolver
 from netstack.core.stats import Stats
 from netstack.upstream.proxy import ProxyResolver
-from netstack.upstream.url import UpstreamUrl, control_d, parse_upstream
 
 if TYPE_CHECKING:
     from netstack.upstream.transports import Transports
+    from netstack.upstream.url import UpstreamUrl
 
 MinuteOfWeek = Callable[[float], float]
 """From the engine's clock to minutes since Monday 00:00 local time."""
@@ -120,6 +120,8 @@ def _upstreams(config: Config, dialer: Dialer, entropy: Entropy, stats: Stats, e
         return ProxyResolver(dialer, dns.servers, entropy, timeout=dns.timeout, stats=stats)
     upstreams = [_upstream(each) for each in dns.upstreams]
     if dns.cd_uid:
+        from netstack.upstream.url import control_d
+
         preset = control_d(dns.cd_uid, dns.cd_protocol, client=dns.cd_client, hostname=dns.cd_hostname)
         upstreams.insert(0, preset)
     if dns.strategy == "failover" and all(upstream.scheme == "udp" for upstream in upstreams):
@@ -144,6 +146,8 @@ def _transports(config: Config, dialer: Dialer, entropy: Entropy, stats: Stats, 
 
 
 def _upstream(text: str) -> UpstreamUrl:
+    from netstack.upstream.url import parse_upstream
+
     try:
         return parse_upstream(text)
     except ConfigError as problem:
