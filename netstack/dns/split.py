@@ -24,6 +24,7 @@ from netstack.dns.message import (
     Query,
     Question,
     Rcode,
+    nxdomain,
     parse_query,
     parse_question,
     servfail,
@@ -175,10 +176,13 @@ class SplitStage(Stage):
 
     def _found(self, search: _Search, message: bytes, now: float) -> None:
         del self._own_of[search.token]
-        if len(message) >= HEADER_SIZE and message[3] & 0xF == Rcode.NXDOMAIN and search.domains:
+        nowhere = len(message) >= HEADER_SIZE and message[3] & 0xF == Rcode.NXDOMAIN
+        if nowhere and search.domains:
             self._try_next(search, now)
         elif search.leak and _is_no_help(message):
             self.inner.query(search.token, search.query.message, now, search.over_tcp)
+        elif nowhere:
+            self.owner.on_answer(search.token, nxdomain(search.query), now)
         else:
             answer = under_alias(search.query, search.target, message, _ALIAS_TTL)
             self.owner.on_answer(search.token, answer or servfail(search.query), now)

@@ -116,6 +116,7 @@ def test_a_name_of_one_label_stays_inside() -> None:
     office.ask("wiki")
     office.answer(office.corp, dns.rcode.NXDOMAIN)
     assert office.reply().rcode() == dns.rcode.NXDOMAIN and office.asked() == []
+    assert not office.reply().answer, "no alias to a name that is not there"
     office.ask("wiki", token=2)
     office.corp.fail(next(iter(office.corp.queries)), "timeout", 0.0)
     assert office.owner.failures == {2: "timeout"} and office.asked() == []
