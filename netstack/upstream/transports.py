@@ -95,7 +95,7 @@ class Transports:
         if url.scheme == "tls":
             return dot_resolver(url, location, self._dialer, self._entropy, self._trust, **common)  # type: ignore[arg-type]
         if url.scheme == "https":
-            _need("h2", "doh", url)
+            _need("hpack", "doh", url)
             from netstack.upstream.doh import doh_resolver
 
             return doh_resolver(url, location, self._dialer, self._trust, **common)  # type: ignore[arg-type]

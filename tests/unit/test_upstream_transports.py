@@ -17,7 +17,7 @@ def transports(**settings: object) -> Transports:
 
 
 def test_each_scheme_has_its_transport() -> None:
-    pytest.importorskip("h2")
+    pytest.importorskip("hpack")
     pytest.importorskip("aioquic")
     made = transports(bootstrap=("192.0.2.1",))
     assert isinstance(made.resolver("192.0.2.53"), ProxyResolver)
