@@ -91,7 +91,10 @@ class Bootstrap:
 
     def on_answer(self, token: int, message: bytes, now: float) -> None:
         """As `ResolverOwner.on_answer`."""
-        name, kind = self._queries.pop(token)
+        asked = self._queries.pop(token, None)
+        if asked is None:
+            return
+        name, kind = asked
         known = self._names[name]
         question = parse_question(message)
         answer = read_answer(message, question) if question is not None else None
@@ -107,8 +110,9 @@ class Bootstrap:
 
     def on_failure(self, token: int, why: str, now: float) -> None:
         """As `ResolverOwner.on_failure`."""
-        name, _ = self._queries.pop(token)
-        self._outcome(self._names[name], now, False)
+        asked = self._queries.pop(token, None)
+        if asked is not None:
+            self._outcome(self._names[asked[0]], now, False)
 
     def _outcome(self, known: _Name, now: float, enough: bool) -> None:
         known.asked -= 1
@@ -123,8 +127,12 @@ class Bootstrap:
         self._resolver.network_changed(now)
 
     def close(self) -> None:
-        """Idempotent; who waits is not told."""
+        """Idempotent; who waits is not told. What is known stays, and asking again works: upstreams share this."""
         self._resolver.close()
+        self._queries.clear()
+        for known in self._names.values():
+            known.asked = 0
+            known.waiting.clear()
 
     def next_timeout(self) -> float | None:
         """As `Resolver.next_timeout`."""

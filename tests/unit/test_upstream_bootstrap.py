@@ -120,6 +120,16 @@ def test_a_new_network_asks_again() -> None:
     assert all(socket.closed for socket in desk.dialer.datagrams)
 
 
+def test_closing_in_the_middle_leaves_it_usable() -> None:
+    desk = Desk()
+    desk.records = {("dns.test", "A"): ["192.0.2.7"]}
+    desk.resolve()
+    desk.sent()
+    desk.bootstrap.close()
+    desk.resolve()
+    assert desk.answer() == 2 and desk.got == [("192.0.2.7",)]
+
+
 def located(location: Location, now: float = 0.0) -> list[str]:
     got: list[str] = []
     location.locate(now, lambda endpoint, at: got.append(str(endpoint)))
