@@ -49,7 +49,7 @@ def add_dns_options(parser: argparse.ArgumentParser) -> None:
     """--upstream."""
     group = parser.add_argument_group("resolver")
     group.add_argument(
-        "--upstream", metavar="URL", action="append",
+        "--upstream", metavar="URL", action="append", type=_upstream,
         help="resolver to ask: udp://, tcp://, tls://, https://, quic:// or sdns://; may be given again",
     )  # fmt: skip
     group.add_argument("--strategy", choices=STRATEGIES, help="whom to ask of several upstreams (default failover)")
@@ -108,6 +108,16 @@ def add_output_options(parser: argparse.ArgumentParser) -> None:
 def _server(text: str) -> str:
     try:
         parse_server(text)
+    except ConfigError as problem:
+        raise argparse.ArgumentTypeError(str(problem)) from None
+    return text
+
+
+def _upstream(text: str) -> str:
+    from netstack.upstream.url import parse_upstream  # only where there is one
+
+    try:
+        parse_upstream(text)
     except ConfigError as problem:
         raise argparse.ArgumentTypeError(str(problem)) from None
     return text

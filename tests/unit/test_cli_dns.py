@@ -126,6 +126,7 @@ def test_other_addresses_need_peers():
         (["--allow-peers", "192.0.2.0/99"], 2, ("--allow-peers", "192.0.2.0/99")),
         (["--log", "/nowhere/at/all"], 1, ("--log", "/nowhere/at/all")),
         (["--config", "/nowhere/at/all"], 1, ("/nowhere/at/all",)),
+        (["--upstream", "ftp://x"], 2, ("--upstream", "ftp://x")),
         (["extra"], 2, ("extra",)),
     ],
 )
