@@ -17,7 +17,7 @@ from typing import Any, Protocol
 from netstack.config import Config, parse_server
 from netstack.core.errors import NetstackError, StateError
 from netstack.core.events import EngineError, Event, EventSink, StateChanged
-from netstack.core.ports import Tunnel
+from netstack.core.ports import FlowOwner, Tunnel
 from netstack.core.stats import Stats
 from netstack.link import collision
 from netstack.runtime.live import LiveRuntime
@@ -60,8 +60,16 @@ class PacketCaptureController:
     subscribers, on the engine's thread.
     """
 
-    def __init__(self, config: Config | None = None, callback: HostCallback | None = None, *, pin: int = 0) -> None:
-        """`pin` other than 0 is asked of `stop`."""
+    def __init__(
+        self,
+        config: Config | None = None,
+        callback: HostCallback | None = None,
+        *,
+        pin: int = 0,
+        flow_owner: FlowOwner | None = None,
+    ) -> None:
+        """`pin` other than 0 is asked of `stop`; `flow_owner` tells rules whose app a flow is."""
+        self._flow_owner = flow_owner
         self._config = config or Config()
         self._callback = callback
         self._pin = pin
@@ -178,7 +186,9 @@ class PacketCaptureController:
 
     def _run(self) -> None:
         message = ""
-        runtime = LiveRuntime(self._config, emit=self._emit, protect=self._protect)
+        runtime = LiveRuntime(
+            self._config, emit=self._emit, protect=self._protect, flow_owner=self._flow_owner
+        )
         self._runtime = runtime
         try:
             assert self._make_tunnel is not None
@@ -278,8 +288,8 @@ class PacketCaptureController:
             self._make_tunnel = make_tunnel
         runtime.replace_tunnel(make_tunnel)
 
-    def network_changed(self) -> None:
-        """The host says that the device is on another network."""
+    def network_changed(self, name: str | None = None) -> None:
+        """The host says that the device is on another network; `name` is what rules know it by."""
         runtime = self._runtime
         if runtime is not None:
-            runtime.call(lambda engine, now: engine.network_changed(now))
+            runtime.call(lambda engine, now: engine.network_changed(now, name))

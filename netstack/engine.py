@@ -269,8 +269,14 @@ class Engine:
     def _write_datagram(self, datagram: Datagram) -> bool:
         return self.tunnel.write_datagram(datagram)
 
-    def network_changed(self, now: float) -> None:
-        """Another network: resolvers start over, sockets of the old network are cut at once."""
+    def network_changed(self, now: float, name: str | None = None) -> None:
+        """Another network: resolvers start over, sockets of the old network are cut at once.
+
+        `name` is what the host calls the new one, for rules that hold on some networks only.
+        """
+        name_network = getattr(self.resolver, "set_network", None)
+        if name is not None and name_network is not None:
+            name_network(name, now)
         self.bridge.network_changed(now)
         self.resolver.network_changed(now)
         self.tcp.cut_dead(now)

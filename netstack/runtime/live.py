@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import threading
 import time
 import traceback
@@ -22,7 +23,7 @@ from netstack.codec.base import PacketCodec
 from netstack.config import Config
 from netstack.core.errors import NetstackError, TunnelClosed
 from netstack.core.events import EngineError, EventSink
-from netstack.core.ports import Dialer, Entropy, Resolver, Tunnel
+from netstack.core.ports import Dialer, Entropy, FlowOwner, Resolver, Tunnel
 from netstack.core.stats import Stats
 from netstack.runtime.entropy import SystemEntropy
 from netstack.runtime.poller import EnginePoller
@@ -45,11 +46,19 @@ class SystemClock:
     now = staticmethod(time.monotonic)
 
 
-def assembled_resolver(config: Config, dialer: Dialer, entropy: Entropy, stats: Stats, emit: EventSink) -> Resolver:
-    """The resolver that `config.dns` describes."""
+def assembled_resolver(
+    config: Config,
+    dialer: Dialer,
+    entropy: Entropy,
+    stats: Stats,
+    emit: EventSink,
+    *,
+    apps: FlowOwner | None = None,
+) -> Resolver:
+    """The resolver that `config` describes."""
     from netstack.upstream.assemble import make_resolver
 
-    return make_resolver(config, dialer, entropy, stats, emit)
+    return make_resolver(config, dialer, entropy, stats, emit, apps=apps)
 
 
 class LiveRuntime:
@@ -65,7 +74,8 @@ class LiveRuntime:
         emit: EventSink,
         protect: Protect | None = None,
         codec: PacketCodec | str = "auto",
-        make_resolver: ResolverFactory = assembled_resolver,
+        make_resolver: ResolverFactory | None = None,
+        flow_owner: FlowOwner | None = None,
         make_engine: Callable[..., Engine] | None = None,
         entropy: Entropy | None = None,
     ) -> None:
@@ -78,7 +88,7 @@ class LiveRuntime:
         self.engine: Engine | None = None
         self.poller = EnginePoller()
         self.dialer = SocketDialer(self.poller, protect, native_bursts(self.codec.name))
-        self._make_resolver = make_resolver
+        self._make_resolver = make_resolver or functools.partial(assembled_resolver, apps=flow_owner)
         self._make_engine = make_engine if make_engine is not None else _engine_class()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._lock = threading.Lock()

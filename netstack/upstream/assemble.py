@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from netstack.config import AnswersConfig, Config
 from netstack.core.errors import ConfigError
 from netstack.core.events import EventSink
-from netstack.core.ports import Dialer, Entropy, Resolver
+from netstack.core.ports import Dialer, Entropy, FlowOwner, Resolver
 from netstack.core.stats import Stats
 from netstack.upstream.proxy import ProxyResolver
 
@@ -36,10 +36,12 @@ def make_resolver(
     emit: EventSink,
     *,
     minute_of_week: MinuteOfWeek | None = None,
+    apps: FlowOwner | None = None,
 ) -> Resolver:
     """The chain of resolvers for `config`, rules first. Raises ConfigError.
 
-    `minute_of_week` tells the local time to rules with a schedule; the system's clock when not given.
+    `apps` tells rules that name apps whose a flow is; without it every app is unknown. `minute_of_week` tells the
+    local time to rules with a schedule; the system's clock when not given.
     """
     resolver = _upstreams(config, dialer, entropy, stats, emit)
     if config.split:
@@ -52,11 +54,17 @@ def make_resolver(
         resolver = CacheStage(resolver, CacheSettings(**kept))
     if config.answers != AnswersConfig():
         resolver = _answer_stage(config, resolver)
-    return with_rules(config, resolver, stats, emit, minute_of_week or _local_minute)
+    return with_rules(config, resolver, stats, emit, minute_of_week or _local_minute, apps=apps)
 
 
 def with_rules(
-    config: Config, inner: Resolver, stats: Stats, emit: EventSink, minute_of_week: MinuteOfWeek
+    config: Config,
+    inner: Resolver,
+    stats: Stats,
+    emit: EventSink,
+    minute_of_week: MinuteOfWeek,
+    *,
+    apps: FlowOwner | None = None,
 ) -> Resolver:
     """`inner` behind the rules and lists of `config`; `inner` itself when there are none. Raises ConfigError."""
     filter = config.filter
@@ -71,7 +79,9 @@ def with_rules(
     settings = RuleSettings(**{
         **kept, "bypass": filter.bypass != "off", "rules": tuple(Rule(**_fields(rule)) for rule in config.rules),
     })  # fmt: skip
-    return RuleStage(inner, settings, Lists(block, allow), stats=stats, emit=emit, minute_of_week=minute_of_week)
+    return RuleStage(
+        inner, settings, Lists(block, allow), stats=stats, emit=emit, apps=apps, minute_of_week=minute_of_week
+    )
 
 
 def _local_minute(now: float) -> float:

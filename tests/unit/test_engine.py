@@ -11,8 +11,10 @@ from netstack.core.drops import DropReason
 from netstack.core.errors import CodecError
 from netstack.core.flow import Endpoint
 from netstack.core.packet import ACK, PSH, RST, SYN, Datagram, IcmpMessage
+from netstack.engine import Engine
 from netstack.link.memory import MemoryTunnel
-from netstack.testing.world import APP, APP6, SERVER, World
+from netstack.testing.world import APP, APP6, SERVER, SeededEntropy, World
+from netstack.upstream.assemble import with_rules
 from netstack.wire import ipv4
 
 DNS = Endpoint.of("10.0.0.1", 53)
@@ -179,6 +181,29 @@ def test_both_codecs_tell_the_same_story() -> None:
             out += w.tunnel.app.take()
         stories.append((out, [event.as_dict() for event in w.events], w.stats.as_dict()))
     assert stories[0] == stories[1]
+
+
+def test_apps_and_networks_reach_the_rules() -> None:
+    class Apps:
+        def owner_of(self, flow):
+            return "mail" if flow.source.port == 40_000 else None
+
+    config = make_config(
+        {"rules": [{"action": "nxdomain", "names": ["www.example"], "apps": ["mail"], "networks": ["office"]}]}
+    )
+    w = World(config)
+    inner, emit = w.resolver, w.events.append
+    w.engine = Engine(
+        config, tunnel=w.tunnel, codec=w.codec, dialer=w.dialer, entropy=SeededEntropy(), emit=emit, stats=w.stats,
+        resolver=with_rules(config, inner, w.stats, emit, lambda now: 0.0, apps=Apps()),
+    )  # fmt: skip
+    w.send(w.udp_packet(query(1), destination=DNS))
+    assert len(inner.queries) == 1, "another network: the rule does not hold"
+    w.engine.network_changed(w.now, "office")
+    [answer] = w.send(w.udp_packet(query(2), destination=DNS))
+    assert bytes(answer.payload)[3] & 15 == 3
+    w.send(w.udp_packet(query(3), source=Endpoint(APP.address, 40_001), destination=DNS))
+    assert len(inner.queries) == 2, "another app: the rule does not hold"
 
 
 def test_flows_survive_another_tunnel() -> None:
