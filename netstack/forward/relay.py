@@ -132,7 +132,7 @@ class TcpFlow:
             if isinstance(event, Data):
                 self._send_up(event.payload, now)
             elif kind is SendSpace:
-                self._resume_reading()
+                self.resume_reading()
             elif kind is EndOfStream:
                 self.app_finished = True
                 self._half_closed()
@@ -149,7 +149,7 @@ class TcpFlow:
                 run = self.connection.snd_run
                 self.read_size = max(READ_SIZE // run, 1) * run  # whole runs: no small segment behind each read
                 self.forwarder.on_established(self)
-                self._resume_reading()
+                self.resume_reading()
 
     def _send_up(self, payload: Octets, now: float) -> None:
         stream = self.stream
@@ -302,12 +302,11 @@ class TcpFlow:
             if self.forwarder.headroom() < READ_LEAST:
                 self.forwarder.starved.add(self)
 
-    def _resume_reading(self) -> None:
+    def resume_reading(self) -> None:
+        """There is room again, in the app's window or in the memory budget."""
         if not (self.reading or self.peer_finished or self.connecting or self.closed) and self.stream is not None:
             self.reading = True
             self.stream.watch(readable=True, writable=bool(self.pending))
-
-    resume_reading = _resume_reading
 
     def _upstream_died(self, now: float) -> None:
         """A reset from the far end is a reset to the app, never a clean end."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import errno
 from collections import deque
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import TYPE_CHECKING, Protocol
@@ -67,6 +68,26 @@ def _fresh_id(entropy: Entropy, taken: dict[int, Lookup]) -> int:
     while (ident := entropy.below(65_536)) in taken:
         pass
     return ident
+
+
+def ask_again_or_refuse(
+    lookups: Iterable[Lookup],
+    ask: Callable[[Lookup, float], object],
+    owner: ChannelOwner,
+    why: str,
+    now: float,
+    *,
+    again: bool,
+) -> None:
+    """What becomes of the queries of a connection that is gone: with `again` they are asked on a new one."""
+    for lookup in lookups:
+        if again and not lookup.done:
+            try:
+                ask(lookup, now)
+                continue
+            except (DialError, OSError):
+                pass
+        owner.on_refused(lookup, why, now)
 
 
 def _is_asking(lookup: Lookup, server: Endpoint, *, on_tcp: bool) -> bool:
@@ -375,16 +396,8 @@ class TcpChannel:
         again = self._answered
         lookups = list(self.waiting.values())
         self.reset()
-        for lookup in lookups:
-            if not _is_asking(lookup, self._endpoint, on_tcp=True):
-                continue
-            if again:
-                try:
-                    self.ask(lookup, now)
-                    continue
-                except (DialError, OSError):
-                    pass
-            self._owner.on_refused(lookup, why, now)
+        asking = (lookup for lookup in lookups if _is_asking(lookup, self._endpoint, on_tcp=True))
+        ask_again_or_refuse(asking, self.ask, self._owner, why, now, again=again)
 
     def doubt(self, now: float) -> bool:
         """A query went unanswered: give up a connection that has been silent, the next try makes a new one.

@@ -14,7 +14,6 @@ import errno
 from collections import deque
 
 from netstack.core.drops import DropReason
-from netstack.core.errors import DialError
 from netstack.core.events import EventSink
 from netstack.core.flow import Endpoint
 from netstack.core.ports import Dialer, Stream
@@ -22,7 +21,7 @@ from netstack.core.stats import Stats
 from netstack.dns.message import is_answer_to
 from netstack.upstream.bootstrap import Location
 from netstack.upstream.connected import IDLE, TIMEOUT, ConnectedResolver
-from netstack.upstream.dns_channels import READ_SIZE, SILENT_CONNECTION, WHY, ChannelOwner
+from netstack.upstream.dns_channels import READ_SIZE, SILENT_CONNECTION, WHY, ChannelOwner, ask_again_or_refuse
 from netstack.upstream.http2 import Headers, Http2Client, Http2Error, Response
 from netstack.upstream.proxy import Lookup
 from netstack.upstream.tls import TlsClient, Trust
@@ -242,11 +241,4 @@ class Http2Channel:
         again = self._answered
         lookups = [lookup for lookup in (*self.waiting.values(), *self._queued) if not lookup.done]
         self.reset()
-        for lookup in lookups:
-            if again and not lookup.done:
-                try:
-                    self.ask(lookup, now)
-                    continue
-                except (DialError, OSError):
-                    pass
-            self._owner.on_refused(lookup, why, now)
+        ask_again_or_refuse(lookups, self.ask, self._owner, why, now, again=again)

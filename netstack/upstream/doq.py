@@ -24,7 +24,6 @@ from aioquic.quic.events import ConnectionTerminated, HandshakeCompleted, Stream
 from aioquic.tls import SessionTicket
 
 from netstack.core.drops import DropReason
-from netstack.core.errors import DialError
 from netstack.core.events import EventSink
 from netstack.core.flow import Endpoint
 from netstack.core.ports import DatagramSocket, Dialer
@@ -34,7 +33,7 @@ from netstack.dns.message import is_answer_to
 from netstack.dns.stage import earlier
 from netstack.upstream.bootstrap import Location
 from netstack.upstream.connected import IDLE, TIMEOUT, ConnectedResolver
-from netstack.upstream.dns_channels import READS, SILENT_CONNECTION, ChannelOwner
+from netstack.upstream.dns_channels import READS, SILENT_CONNECTION, ChannelOwner, ask_again_or_refuse
 from netstack.upstream.proxy import Lookup
 from netstack.upstream.tls import Reporter, Trust
 from netstack.upstream.url import UpstreamUrl
@@ -329,11 +328,4 @@ class QuicChannel:
         again = self._answered
         lookups = [lookup for lookup in (*self.waiting.values(), *self._queued) if not lookup.done]
         self.reset()
-        for lookup in lookups:
-            if again and not lookup.done:
-                try:
-                    self.ask(lookup, now)
-                    continue
-                except (DialError, OSError):
-                    pass
-            self._owner.on_refused(lookup, why, now)
+        ask_again_or_refuse(lookups, self.ask, self._owner, why, now, again=again)
