@@ -37,7 +37,7 @@ from netstack.policy.tracker import IpTracker
 from netstack.wire import icmp
 
 DNS_SHARE = 8  # DNS over TCP may hold this fraction of the memory
-BATCHES = 4  # read in one go before sockets have their turn
+BATCHES = 2  # read in one go before sockets have their turn
 
 
 class _ResolverTimer:

@@ -6,7 +6,9 @@ import errno
 import os
 import random
 import socket
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -480,8 +482,20 @@ def test_icmp_messages_come_back_as_they_were(codec: PacketCodec) -> None:
 
 def test_a_batch_for_a_phone_is_small() -> None:
     batch = PacketBatch.for_tunnel(1500)
-    assert len(batch.arena) + len(batch.descriptors) < 256 * 1024
+    assert len(batch.arena) < 1024 * 1024
+    assert len(batch.descriptors) < 32 * 1024
     assert batch.slot >= 1500
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc/self/statm")
+def test_memory_that_holds_no_packet_is_not_resident() -> None:
+    def resident() -> int:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+    before = resident()
+    batch = PacketBatch(capacity=1024, slot=65_536)
+    assert len(batch.arena) == 128 << 20
+    assert resident() - before < 8 << 20
 
 
 @pytest.mark.parametrize("mtu", [576, 1500, 9000, 65_535])

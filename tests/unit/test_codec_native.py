@@ -89,4 +89,4 @@ def test_the_memory_of_a_batch_is_pinned_once() -> None:
     codec.parse_batch([b"x"], batch)
     assert batch.pinned is pinned
     with pytest.raises(BufferError):
-        batch.arena.append(0)
+        batch.arena.resize(1)
