@@ -11,6 +11,9 @@ label of the upstream set that answers the name. A network change empties the ca
 
 A hit must cost next to nothing, so the whole query but its id is the key of a `_View`: the octets around the records
 for exactly this client's spelling and EDNS. The records are patched once a second at offsets known beforehand.
+
+A miss must cost little more: most names are asked for once. An answer is put away as it came and read when somebody
+asks for it again; only then does it turn out whether it may be used.
 """
 
 from __future__ import annotations
@@ -47,14 +50,20 @@ from netstack.dns.stage import Stage, earlier
 
 _AD = 0x0020
 _COUNTS = struct.Struct("!HHHH")
+_ONLY_A_QUESTION = b"\0\1" + bytes(6)  # the counts
 _TTL = struct.Struct("!I")
 _NOERROR, _NXDOMAIN = 0, 3
+_TC_OCTET = TC >> 8
 _NOT_KEPT = frozenset((0, OPT, *range(128, 256)))  # meta types and QTYPEs (RFC 6895 3.1)
 _MOST_VIEWS = 4  # spellings of one question
 _JOIN = 0.5  # seconds: who asks later than this after another gets tries of its own, not the rest of a back-off
 _MOST_ASKED = 8192  # upstream queries of this stage's own
 _OVERHEAD = 900  # octets that an entry costs beside its octets (measured, CPython 3.11)
+_UNREAD_OVERHEAD = 450  # and an answer that was not read yet
 _VIEW_OVERHEAD = 350
+_OCTET = tuple(bytes((number,)) for number in range(256))
+# type and class of nearly all questions
+_ORDINARY = frozenset(kind.to_bytes(2, "big") + b"\0\1" for kind in (1, 2, 5, 6, 12, 15, 16, 28, 33, 64, 65))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,6 +111,7 @@ class _Entry:
     recheck_at: float = 0.0
 
 
+_Unread = tuple[bytes, bytes, float, int]  # query, answer, when it came, octets; the collector ignores such a tuple
 _View = tuple[_Entry, bytes, bytes]  # what comes before and behind the records
 
 
@@ -138,7 +148,7 @@ class CacheStage(Stage):
         super().__init__(inner)
         self._settings = settings or CacheSettings()
         self._scope = scope
-        self._entries: OrderedDict[bytes, _Entry] = OrderedDict()  # least recently used first
+        self._entries: OrderedDict[bytes, _Entry | _Unread] = OrderedDict()  # least recently used first
         self._views: dict[bytes, _View] = {}
         self._asked: dict[int, _Asked] = {}
         self._by_raw: dict[bytes, _Asked] = {}
@@ -154,34 +164,38 @@ class CacheStage(Stage):
 
     def query(self, token: int, message: bytes, now: float, over_tcp: bool = False) -> None:
         """As `Resolver.query`; a hit is answered before this returns."""
-        view = self._views.get(message[2:])
+        raw = message[2:]
+        view = self._views.get(raw)
         if view is not None:
-            entry, head, tail = view
-            if now < entry.fresh_until:
-                age = int(now - entry.stored)
-                if age != entry.age:
-                    _patch(entry, age)
-                entry.hits += 1
+            hit, head, tail = view
+            if now < hit.fresh_until:
+                age = int(now - hit.stored)
+                if age != hit.age:
+                    _patch(hit, age)
+                hit.hits += 1
                 self.hits += 1
-                self._entries.move_to_end(entry.key)
-                self.owner.on_answer(token, message[:2] + head + entry.patched + tail, now)
+                self._entries.move_to_end(hit.key)
+                self.owner.on_answer(token, message[:2] + head + hit.patched + tail, now)
                 return
-        self._look_up(token, message, now, over_tcp)
-
-    def _look_up(self, token: int, message: bytes, now: float, over_tcp: bool) -> None:
         read = _read_query(message)
         if read is None or len(self._asked) >= _MOST_ASKED:
             self.inner.query(token, message, now, over_tcp)
             return
         question, edns = read
-        key = self._key(message, question, edns)
-        entry = self._entries.get(key)
+        if edns is None and self._scope is None:
+            key = question.folded + _OCTET[message[3] & (CD | _AD)]
+        else:
+            key = self._key(message, question, edns)
+        found = self._entries.get(key)
+        entry: _Entry | None = None
+        if found is not None:
+            entry = found if isinstance(found, _Entry) else self._open(key, found)
         if entry is not None:
             if now < entry.expires:
                 self._hit(token, message, question, edns, entry, now)
                 return
             if now >= entry.expires + self._settings.stale:
-                self._remove(entry)
+                self._remove(key, entry)
                 entry = None
         self.misses += 1
         if entry is not None and entry.failing:
@@ -190,7 +204,7 @@ class CacheStage(Stage):
                 entry.recheck_at = now + self._settings.stale_recheck
                 self._refresh(entry, now)
             return
-        self._ask(token, message, question, edns, key, entry, now, over_tcp)
+        self._ask(token, message, raw, question, edns, key, entry, now, over_tcp)
 
     def _key(self, message: bytes, question: Question, edns: Edns | None) -> bytes:
         variant = message[3] & (CD | _AD)
@@ -261,6 +275,7 @@ class CacheStage(Stage):
         self,
         token: int,
         message: bytes,
+        raw: bytes,
         question: Question,
         edns: Edns | None,
         key: bytes,
@@ -268,7 +283,8 @@ class CacheStage(Stage):
         now: float,
         over_tcp: bool,
     ) -> None:
-        raw = message[2:] + (b"\1" if over_tcp else b"")
+        if over_tcp:
+            raw += b"\1"
         asked = self._by_raw.get(raw)
         if asked is not None and now - asked.at < _JOIN:  # the same question is on its way already
             asked.waiting[token] = message[:2]
@@ -332,9 +348,14 @@ class CacheStage(Stage):
             self._fall_back(asked, stale, now)  # RFC 8767 4: other codes do not replace what was known
             return
         self._keep(asked, message, now)
+        waiting = asked.waiting
+        if len(waiting) == 1:
+            for one in waiting:
+                self.owner.on_answer(one, message, now)
+            return
         rest = message[2:]
-        for waiting, ident in asked.waiting.items():
-            self.owner.on_answer(waiting, ident + rest, now)
+        for each, ident in waiting.items():
+            self.owner.on_answer(each, ident + rest, now)
 
     def on_failure(self, token: int, why: str, now: float) -> None:
         """As `ResolverOwner.on_failure`; a stale answer is better than none."""
@@ -360,41 +381,75 @@ class CacheStage(Stage):
             self._tell_stale(token, ident + rest, asked.question, asked.edns, stale, now)
 
     def _keep(self, asked: _Asked, message: bytes, now: float) -> None:
-        found = _examine(message, asked.question, asked.message, self._settings)
+        """Put an answer away; what is there already is replaced by a good one only."""
+        key = asked.key
+        old = self._entries.get(key)
+        if old is not None:
+            entry = self._entry(key, asked.message, asked.question, asked.edns, message, now)
+            if entry is not None:
+                self._remove(key, old)
+                self._entries[key] = entry
+                self.octets += entry.octets
+        elif len(message) >= HEADER_SIZE and not message[2] & _TC_OCTET and message[3] & 0xF in (_NOERROR, _NXDOMAIN):
+            octets = _UNREAD_OVERHEAD + len(message) + len(key) + len(asked.message)
+            if octets > self._settings.octets >> 3:
+                return
+            self._entries[key] = (asked.message, message, now, octets)
+            self.octets += octets
+        if self.octets > self._settings.octets:
+            self._make_room()
+
+    def _open(self, key: bytes, unread: _Unread) -> _Entry | None:
+        """Read an answer that was put away; None, and it is forgotten, when it must not be used."""
+        message, answer, stored, _ = unread
+        read = _read_query(message)
+        entry = None if read is None else self._entry(key, message, *read, answer, stored)
+        if entry is None:
+            self._remove(key, unread)
+            return None
+        self._entries[key] = entry
+        self.octets += entry.octets - unread[3]
+        if self.octets > self._settings.octets:
+            self._make_room()
+        return entry
+
+    def _entry(
+        self, key: bytes, message: bytes, question: Question, edns: Edns | None, answer: bytes, stored: float
+    ) -> _Entry | None:
+        """What `answer` to the query `message` says; None when it must not be kept."""
+        found = _examine(answer, question, message, self._settings)
         if found is None:
-            return
+            return None
         flags, counts, body, ttls, lifetime, opt = found
         subnet = b""
-        if asked.edns is not None and asked.edns.options and opt:
+        if edns is not None and edns.options and opt:
             option = Edns(0, 0, 0, opt[11:]).option(CLIENT_SUBNET)
             if option is not None:
                 subnet = CLIENT_SUBNET.to_bytes(2, "big") + len(option).to_bytes(2, "big") + option
-        octets = _OVERHEAD + 2 * len(body) + len(asked.key) + len(asked.message) + 120 * len(ttls)
+        octets = _OVERHEAD + 2 * len(body) + len(key) + len(message) + 120 * len(ttls)
         if octets > self._settings.octets >> 3:
-            return
-        expires = now + lifetime
+            return None
+        expires = stored + lifetime
         fresh_until = expires - lifetime / 10 if lifetime >= 10 and self._settings.prefetch_hits else expires
         entry = _Entry(
-            asked.key, flags, counts, body, ttls, now, expires, fresh_until, _plain_query(asked), subnet, octets, [],
-            body, age=0,
+            key, flags, counts, body, ttls, stored, expires, fresh_until, _plain_query(message, edns), subnet, octets,
+            [], body, age=0,
         )  # fmt: skip
-        old = self._entries.get(asked.key)
-        if old is not None:
-            self._remove(old)
-        self._entries[asked.key] = entry
         _patch(entry, 0)
-        self.octets += octets
-        self._make_room()
+        return entry
 
     # --- size, time, change ---
 
     def _make_room(self) -> None:
         while self.octets > self._settings.octets and self._entries:
-            self._remove(next(iter(self._entries.values())))
+            self._remove(*next(iter(self._entries.items())))
             self.evictions += 1
 
-    def _remove(self, entry: _Entry) -> None:
-        del self._entries[entry.key]
+    def _remove(self, key: bytes, entry: _Entry | _Unread) -> None:
+        del self._entries[key]
+        if not isinstance(entry, _Entry):
+            self.octets -= entry[3]
+            return
         for raw in entry.views:
             self._views.pop(raw, None)
         self.octets -= entry.octets
@@ -409,9 +464,9 @@ class CacheStage(Stage):
         if wire is None:
             return below
         everything = not name
-        gone = [entry for entry in self._entries.values() if everything or _is_of(entry.key, wire, subtree)]
-        for entry in gone:
-            self._remove(entry)
+        gone = [each for each in self._entries.items() if everything or _is_of(each[0], wire, subtree)]
+        for key, entry in gone:
+            self._remove(key, entry)
         for asked in self._asked.values():
             if asked.stale is not None and self._entries.get(asked.stale.key) is not asked.stale:
                 asked.stale = None
@@ -455,6 +510,12 @@ def _read_query(message: bytes) -> tuple[Question, Edns | None] | None:
     """Question and EDNS of a query whose answer may be kept; None for any other."""
     if len(message) < HEADER_SIZE:
         return None
+    if message[4:HEADER_SIZE] == _ONLY_A_QUESTION and message[2] & 0xFB == 1:  # nearly all: RD, not QR, OPCODE or TC
+        question = parse_question(message)
+        if question is not None and len(message) == HEADER_SIZE + len(question.wire):
+            wire = question.wire
+            if wire[-4:] in _ORDINARY:
+                return question, None
     _, flags, questions, answers, authorities, additionals = HEADER.unpack_from(message)
     if flags & (QR | OPCODE | TC | RD) != RD or (questions, answers, authorities) != (1, 0, 0) or additionals > 1:
         return None
@@ -470,14 +531,13 @@ def _read_query(message: bytes) -> tuple[Question, Edns | None] | None:
     return question, edns
 
 
-def _plain_query(asked: _Asked) -> bytes:
+def _plain_query(message: bytes, edns: Edns | None) -> bytes:
     """The query without what belongs to one client only (a cookie, padding); with its subnet."""
-    edns = asked.edns
     if edns is None or not edns.options:
-        return asked.message
+        return message
     subnet = edns.option(CLIENT_SUBNET)
     kept = b"" if subnet is None else CLIENT_SUBNET.to_bytes(2, "big") + len(subnet).to_bytes(2, "big") + subnet
-    return asked.message[: edns.at] + emit_opt(edns.dnssec_ok, kept)
+    return message[: edns.at] + emit_opt(edns.dnssec_ok, kept)
 
 
 def _around(
