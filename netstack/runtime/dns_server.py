@@ -9,12 +9,10 @@ Nothing here runs while nothing happens: the loop sleeps until a descriptor is r
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import socket
 import threading
 import time
-import traceback
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -28,6 +26,7 @@ from netstack.runtime.dns_connections import TcpClients, TcpListener
 from netstack.runtime.dns_listeners import Peers, Repeats, UdpListener, bind, endpoint_text
 from netstack.runtime.entropy import SystemEntropy
 from netstack.runtime.live import ResolverFactory, assembled_resolver
+from netstack.runtime.loop import Loop, describe_defect
 from netstack.runtime.poller import EnginePoller
 from netstack.upstream.dialer import Protect, SocketDialer
 
@@ -74,7 +73,7 @@ class DnsServer:
         self._listeners: list[UdpListener | TcpListener] = []
         self._later: list[tuple[float, Callable[[], None]]] = []
         self._deadline: float | None = None
-        self._loop: asyncio.AbstractEventLoop | None = None
+        self._loop: Loop | None = None
 
     # --- the run ---
 
@@ -115,7 +114,7 @@ class DnsServer:
         `handlers` are called for other signals, on the loop's thread. Raises NetstackError when an address cannot be
         listened on.
         """
-        loop = self._loop = asyncio.SelectorEventLoop(self.poller)
+        loop = self._loop = Loop(self.poller, self._report)
         try:
             self.listen()
             for number in stop_signals:
@@ -131,6 +130,7 @@ class DnsServer:
             self._loop = None
             self.close()
             loop.close()
+            self.poller.close()
 
     def _on_signal(self, number: int) -> None:
         self.stopped_by = number
@@ -240,9 +240,7 @@ class DnsServer:
                 socket.watch(readable=False, writable=False)
 
     def _report(self, problem: Exception) -> None:
-        frames = traceback.extract_tb(problem.__traceback__)
-        at = f" at {frames[-1].name}:{frames[-1].lineno}" if frames else ""
-        self.emit(EngineError(time.monotonic(), "resolver", f"internal error: {problem!r}{at}"))
+        self.emit(EngineError(time.monotonic(), "resolver", describe_defect(problem)))
 
 
 __all__ = ["DnsServer", "NoBook"]

@@ -1,4 +1,4 @@
-"""Drives an `Engine` on the wall clock: one thread, one asyncio loop.
+"""Drives an `Engine` on the wall clock: one thread, one loop.
 
 Responsible for: putting codec, dialer, resolver and engine together; telling the engine of readiness and time; one
 flush for everything that happened together; commands from other threads; ending.
@@ -9,12 +9,10 @@ Nothing here runs while nothing happens: the loop sleeps until a descriptor is r
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import functools
 import threading
 import time
-import traceback
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -26,11 +24,14 @@ from netstack.core.events import EngineError, EventSink
 from netstack.core.ports import Dialer, Entropy, FlowOwner, Resolver, Tunnel
 from netstack.core.stats import Stats
 from netstack.runtime.entropy import SystemEntropy
+from netstack.runtime.loop import Loop, describe_defect
 from netstack.runtime.poller import EnginePoller
 from netstack.upstream.bursts import native_bursts
 from netstack.upstream.dialer import Protect, SocketDialer
 
 if TYPE_CHECKING:
+    import asyncio
+
     from netstack.engine import Engine
 
 TunnelFactory = Callable[[Config, Stats, EventSink, "LiveRuntime"], Tunnel]
@@ -41,7 +42,7 @@ _STALL_FIRST, _STALL_MOST = 0.02, 1.0  # seconds between looks at a device that 
 
 
 class SystemClock:
-    """time.monotonic, which is also what asyncio's loop uses."""
+    """time.monotonic, which is also what the loop uses."""
 
     now = staticmethod(time.monotonic)
 
@@ -90,7 +91,8 @@ class LiveRuntime:
         self.dialer = SocketDialer(self.poller, protect, native_bursts(self.codec.name))
         self._make_resolver = make_resolver or functools.partial(assembled_resolver, apps=flow_owner)
         self._make_engine = make_engine if make_engine is not None else _engine_class()
-        self._loop: asyncio.AbstractEventLoop | None = None
+        self._loop: Loop | None = None
+        self._guest: Any = None
         self._lock = threading.Lock()
         self._stop_asked = False
         self._driver: _Driver | None = None
@@ -112,7 +114,7 @@ class LiveRuntime:
         are carried. `stop_signals` end the run cleanly (main thread only). Raises TunnelClosed when the
         device went away by itself, and whatever `make_tunnel` raises.
         """
-        loop = _Loop(self.poller)
+        loop = Loop(self.poller, self._report)
         with self._lock:
             self._loop = loop
             if self._stop_asked:
@@ -125,12 +127,13 @@ class LiveRuntime:
             with self._lock:
                 self._loop = None
             loop.close()
+            self.poller.close()
         if self._failure is not None:
             raise self._failure
 
     def _serve(
         self,
-        loop: asyncio.AbstractEventLoop,
+        loop: Loop,
         tunnel: Tunnel,
         stats: Stats,
         on_ready: Callable[[], None] | None,
@@ -161,13 +164,12 @@ class LiveRuntime:
             loop.run_forever()
         finally:
             driver.detach()
-            for number in stop_signals:
-                loop.remove_signal_handler(number)
             try:
                 engine.stop(time.monotonic())
             finally:
                 driver.close()
-                _finish_tasks(loop)
+                if self._guest is not None:
+                    self._guest.finish()
 
     # --- from any thread ---
 
@@ -224,10 +226,23 @@ class LiveRuntime:
         self.stop()
 
     @property
-    def loop(self) -> asyncio.AbstractEventLoop:
-        """The loop of the run, for resolvers that are asyncio protocols. Engine's thread only."""
+    def loop(self) -> Loop:
+        """The loop of the run. Engine's thread only."""
         assert self._loop is not None, "no run is on"
         return self._loop
+
+    @property
+    def asyncio_loop(self) -> asyncio.AbstractEventLoop:
+        """An asyncio loop on the same thread, for resolvers that are asyncio protocols. Engine's thread only."""
+        if self._guest is None:
+            from netstack.runtime.asyncio_guest import GuestLoop
+
+            self._guest = GuestLoop(self.loop)
+        guest: asyncio.AbstractEventLoop = self._guest
+        return guest
+
+    def _report(self, problem: Exception, where: str = "engine") -> None:
+        self.emit(EngineError(time.monotonic(), where, describe_defect(problem)))
 
     def _obey(self, command: EngineCommand) -> None:
         if self.engine is not None:
@@ -236,31 +251,15 @@ class LiveRuntime:
             self.engine.flush(now)
 
 
-class _Loop(asyncio.SelectorEventLoop):
-    """An asyncio loop that tells the poller when it wants its turn."""
-
-    def __init__(self, poller: EnginePoller) -> None:
-        self._poller = poller
-        super().__init__(poller)
-        poller.stays = True
-
-    def call_soon(self, *args: Any, **options: Any) -> asyncio.Handle:  # type: ignore[override]
-        self._poller.interrupted = True
-        return super().call_soon(*args, **options)
-
-    def call_at(self, *args: Any, **options: Any) -> asyncio.TimerHandle:  # type: ignore[override]
-        self._poller.interrupted = True
-        return super().call_at(*args, **options)
-
-
 class _Driver:
     """Implements `poller.Served` for one engine and one tunnel."""
 
-    def __init__(self, runtime: LiveRuntime, loop: asyncio.AbstractEventLoop, engine: Engine, tunnel: Any) -> None:
+    def __init__(self, runtime: LiveRuntime, loop: Loop, engine: Engine, tunnel: Any) -> None:
         self._runtime = runtime
         self._loop = loop
         self._engine = engine
         self._poller = runtime.poller
+        self._report = runtime._report
         self._deadline: float | None = None
         self._busy = False
         self._serve(tunnel)
@@ -272,6 +271,7 @@ class _Driver:
         # Links that hold packets back have deadlines, links of queued packets may have more than one batch takes.
         self._tunnel_deadline: Callable[[], float | None] | None = getattr(tunnel, "next_timeout", None)
         self._has_backlog = hasattr(tunnel, "pending")
+        self._may_fail = hasattr(tunnel, "stalled")  # a device, not a queue in memory
 
     def replace(self, tunnel: Any) -> None:
         """Serve another device from now on; the old one is closed."""
@@ -322,11 +322,12 @@ class _Driver:
             self._lose(problem)
             return
         except Exception as problem:
-            self._report("tunnel", problem)
-        if getattr(self._tunnel, "stalled", False):
-            self._rest()
-        else:
-            self._stall = _STALL_FIRST
+            self._report(problem, "tunnel")
+        if self._may_fail:
+            if self._tunnel.stalled:
+                self._rest()
+            else:
+                self._stall = _STALL_FIRST
 
     def on_readable(self, socket: Any, now: float) -> None:
         self._busy = True
@@ -351,8 +352,8 @@ class _Driver:
         except TunnelClosed as problem:
             self._lose(problem)
         except Exception as problem:
-            self._report("engine", problem)
-        if getattr(self._tunnel, "gone", False):
+            self._report(problem)
+        if self._may_fail and self._tunnel.gone:
             self._lose(TunnelClosed("the packet device is gone"))
 
     def _on_timeout(self, now: float) -> None:
@@ -362,7 +363,7 @@ class _Driver:
                 self.on_tunnel_readable(now)
             self._engine.on_timeout(now)
         except Exception as problem:
-            self._report("engine", problem)
+            self._report(problem)
 
     def _rest(self) -> None:
         """Look away from a device in trouble: it may poll readable all the time."""
@@ -382,26 +383,12 @@ class _Driver:
     # A defect in the engine must cost one flow, not the device's network.
 
     def _give_up(self, socket: Any, problem: Exception) -> None:
-        self._report("engine", problem)
+        self._report(problem)
         with contextlib.suppress(Exception):
             socket.watch(readable=False, writable=False)
-
-    def _report(self, where: str, problem: Exception) -> None:
-        frames = traceback.extract_tb(problem.__traceback__)
-        at = f" at {frames[-1].name}:{frames[-1].lineno}" if frames else ""
-        self._runtime.emit(EngineError(time.monotonic(), where, f"internal error: {problem!r}{at}"))
 
 
 def _engine_class() -> type[Engine]:
     from netstack.engine import Engine
 
     return Engine
-
-
-def _finish_tasks(loop: asyncio.AbstractEventLoop) -> None:
-    """Cancel what resolvers left running on the loop."""
-    tasks = asyncio.all_tasks(loop)
-    for task in tasks:
-        task.cancel()
-    if tasks:
-        loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))

@@ -1,25 +1,29 @@
-"""The selector under the live runtime's asyncio loop: engine sockets are served in it, asyncio's own go on to asyncio.
+"""Waits for the engine's sockets and serves those that are ready.
 
-Responsible for: level-triggered interest in descriptors, and calling the engine for those that are ready.
-Refuses to know: what an engine does.
+Responsible for: level-triggered interest in descriptors, and telling of those that are ready, a round at a time.
+Refuses to know: what an engine does, and what else its thread has to do (`runtime.loop`).
 
 asyncio's add_reader makes a handle and a context for each event, and changes of interest cost more than the system
-call under them: 2.3 us for each packet, where the packet itself takes under 1. Waiting in the selector that asyncio
-was given and serving engine sockets right there costs none of that, and still leaves an ordinary asyncio loop for
-everything else.
+call under them: 2.3 us for each packet, where the packet itself takes under 1. Here nothing stands between epoll and
+the engine.
 """
 
 from __future__ import annotations
 
 import select
 import selectors
-import time
-from collections.abc import Mapping
-from typing import Any, Protocol
+from collections.abc import Callable
+from typing import Any, Final, Protocol
 
-_IN, _OUT, _ERR, _HUP = 0x1, 0x4, 0x8, 0x10  # the numbers of poll(2) and epoll(7) alike
-_RDHUP = 0x2000 if hasattr(select, "epoll") else 0  # the far end's FIN is here, behind whatever is unread
-_EVENTS = 256  # taken at a time
+_IN: Final = 0x1  # the numbers of poll(2) and epoll(7) alike
+_OUT: Final = 0x4
+_ERR: Final = 0x8
+_RDHUP: Final = 0x2000 if hasattr(select, "epoll") else 0  # the far end's FIN is here, behind whatever is unread
+_EVENTS: Final = 256  # taken at a time
+
+_SOCKET: Final = 0
+_TUNNEL: Final = 1
+_CALL: Final = 2
 
 
 class Served(Protocol):
@@ -47,171 +51,111 @@ class Served(Protocol):
 class _Watched:
     """One registration. A closed descriptor's number may come back within a round: this object then differs."""
 
-    __slots__ = ("mask", "socket")
+    __slots__ = ("kind", "mask", "readable", "socket")
 
-    def __init__(self, socket: Any, mask: int) -> None:
+    def __init__(self, socket: Any, kind: int) -> None:
         self.socket = socket
-        self.mask = mask
+        self.kind = kind
+        self.mask = 0
+        self.readable = _IN | _RDHUP if kind == _SOCKET and hasattr(socket, "ended") else _IN
 
 
-_TUNNEL = object()
-
-
-class EnginePoller(selectors.BaseSelector):
-    """Both a selector for asyncio and the `upstream.streams.Poller` of the engine's sockets."""
+class EnginePoller:
+    """The `upstream.streams.Poller` of the engine's sockets. `served` is told of them."""
 
     def __init__(self) -> None:
         self._wait: Any = select.epoll() if hasattr(select, "epoll") else _Portable()
-        self._keys: dict[int, selectors.SelectorKey] = {}
         self._watched: dict[int, _Watched] = {}
         self.served: Served | None = None
-        self.stays = False  # `select` goes on as long as only the engine has work; its loop must set `interrupted`
-        self.interrupted = False  # asyncio has got something to do: `select` returns after this round
-
-    # --- the engine's side ---
 
     def watch(self, fd: int, socket: Any, readable: bool, writable: bool) -> None:
         """As `upstream.streams.Poller.watch`."""
-        mask = (_IN if readable else 0) | (_OUT if writable else 0)
-        if readable and hasattr(socket, "ended"):
-            mask |= _RDHUP
+        self._watch(fd, socket, _SOCKET, readable, writable)
+
+    def watch_tunnel(self, fd: int, readable: bool) -> None:
+        """Interest in the packet device."""
+        self._watch(fd, None, _TUNNEL, readable, False)
+
+    def watch_reader(self, fd: int, callback: Callable[[], object]) -> None:
+        """Call back in each round in which a descriptor that is not the engine's is readable."""
+        self._watch(fd, callback, _CALL, True, False)
+
+    def _watch(self, fd: int, socket: Any, kind: int, readable: bool, writable: bool) -> None:
         watched = self._watched.get(fd)
         if watched is None:
-            if mask:
-                self._wait.register(fd, mask)
-                self._watched[fd] = _Watched(socket, mask)
-        elif not mask:  # epoll reports errors and hang-ups even without interest: such a socket would spin
+            if readable or writable:
+                watched = _Watched(socket, kind)
+                watched.mask = (watched.readable if readable else 0) | (_OUT if writable else 0)
+                self._wait.register(fd, watched.mask)
+                self._watched[fd] = watched
+            return
+        mask = (watched.readable if readable else 0) | (_OUT if writable else 0)
+        if not mask:  # epoll reports errors and hang-ups even without interest: such a socket would spin
             del self._watched[fd]
             self._wait.unregister(fd)
         elif mask != watched.mask:
             self._wait.modify(fd, mask)
             watched.mask = mask
 
-    def watch_tunnel(self, fd: int, readable: bool) -> None:
-        """Interest in the packet device."""
-        self.watch(fd, _TUNNEL, readable, False)
-
     def forget(self, fd: int) -> None:
         """No more interest; also for a descriptor that may be closed already."""
-        try:
-            self.watch(fd, None, False, False)
-        except (OSError, ValueError, KeyError):
-            pass
+        if self._watched.pop(fd, None) is not None:
+            try:
+                self._wait.unregister(fd)
+            except (OSError, ValueError, KeyError):
+                pass
 
     def __len__(self) -> int:
         return len(self._watched)
 
-    # --- asyncio's side ---
-
-    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
-        """Wait at most `timeout` seconds; serve the engine's sockets; return the others that are ready.
-
-        With `stays` there is no return as long as only the engine has work: asyncio's own round costs as much
-        as a small packet.
-        """
-        self.interrupted = False
-        until = None if timeout is None else time.monotonic() + timeout
-        while True:
-            ready = self._round(timeout)
-            if ready or self.interrupted or self.served is None or not self.stays:
-                return ready
-            if until is not None:
-                timeout = until - time.monotonic()
-                if timeout <= 0:
-                    return ready
-
-    def _round(self, timeout: float | None) -> list[tuple[selectors.SelectorKey, int]]:
+    def select(self, timeout: float | None = None) -> None:
+        """One round: wait at most `timeout` seconds, and no longer than `served` wants; tell what is ready."""
         served = self.served
-        if served is not None:
-            until = served.before_wait()
-            if until is not None and (timeout is None or until < timeout):
-                timeout = until
-        if timeout is not None and timeout < 0:
-            timeout = 0
-        try:
-            events = self._wait.poll(timeout, _EVENTS)
-        except InterruptedError:
-            return []
+        if served is None:
+            for fd, _ in self._wait.poll(timeout, _EVENTS):
+                found = self._watched.get(fd)
+                if found is not None and found.kind == _CALL:
+                    found.socket()
+            return
+        until = served.before_wait()
+        if until is not None and (timeout is None or until < timeout):
+            timeout = until if until > 0 else 0
+        events: list[tuple[int, int]] = self._wait.poll(timeout, _EVENTS)
+        now = served.begin()
         watched = self._watched
-        ready: list[tuple[selectors.SelectorKey, int]] = []
-        mine = []
-        for fd, mask in events:
+        if len(events) == 1:
+            fd, mask = events[0]
             found = watched.get(fd)
             if found is not None:
-                mine.append((fd, found, mask))
-            elif (key := self._keys.get(fd)) is not None:
-                wanted = (mask & ~_IN and selectors.EVENT_WRITE) | (mask & ~_OUT and selectors.EVENT_READ)
-                if wanted & key.events:
-                    ready.append((key, wanted & key.events))
-        if served is not None:
-            now = served.begin()
-            for fd, found, mask in mine:
-                if watched.get(fd) is found:
+                self._serve(served, fd, found, mask, now)
+        elif events:
+            # Who was meant is settled before the first is told: that one may close others, and open new ones.
+            for fd, found, mask in [(fd, watched.get(fd), mask) for fd, mask in events]:
+                if found is not None and watched.get(fd) is found:
                     self._serve(served, fd, found, mask, now)
-            served.finish(now)
-        return ready
+        served.finish(now)
 
     def _serve(self, served: Served, fd: int, found: _Watched, mask: int, now: float) -> None:
-        if found.socket is _TUNNEL:
+        if found.kind == _TUNNEL:
             served.on_tunnel_readable(now)
             return
-        if mask & _ERR and hasattr(found.socket, "error_pending"):
-            found.socket.error_pending = True
-        if mask & _RDHUP:
-            found.socket.ended = True
+        if found.kind == _CALL:
+            found.socket()
+            return
+        if mask & (_ERR | _RDHUP):
+            if mask & _ERR and hasattr(found.socket, "error_pending"):
+                found.socket.error_pending = True
+            if mask & _RDHUP:
+                found.socket.ended = True
         if mask & ~_OUT and found.mask & _IN:
             served.on_readable(found.socket, now)
         if mask & ~_IN and found.mask & _OUT and self._watched.get(fd) is found:
             served.on_writable(found.socket, now)
 
-    def register(self, fileobj: Any, events: int, data: Any = None) -> selectors.SelectorKey:
-        """As selectors.BaseSelector."""
-        fd = _descriptor(fileobj)
-        if fd in self._keys:
-            raise KeyError(f"{fileobj!r} is already registered")
-        key = selectors.SelectorKey(fileobj, fd, events, data)
-        self._wait.register(fd, _mask(events))
-        self._keys[fd] = key
-        return key
-
-    def unregister(self, fileobj: Any) -> selectors.SelectorKey:
-        """As selectors.BaseSelector."""
-        key = self._keys.pop(_descriptor(fileobj))
-        try:
-            self._wait.unregister(key.fd)
-        except OSError:  # closed before it was unregistered
-            pass
-        return key
-
-    def modify(self, fileobj: Any, events: int, data: Any = None) -> selectors.SelectorKey:
-        """As selectors.BaseSelector."""
-        old = self._keys[_descriptor(fileobj)]
-        if events != old.events:
-            self._wait.modify(old.fd, _mask(events))
-        key = self._keys[old.fd] = old._replace(events=events, data=data)
-        return key
-
-    def get_key(self, fileobj: Any) -> selectors.SelectorKey:
-        """As selectors.BaseSelector."""
-        return self._keys[_descriptor(fileobj)]
-
-    def get_map(self) -> Mapping[Any, selectors.SelectorKey]:
-        """As selectors.BaseSelector; by descriptor."""
-        return self._keys
-
     def close(self) -> None:
-        """As selectors.BaseSelector."""
-        self._keys.clear()
+        """Nothing is watched any more."""
         self._watched.clear()
         self._wait.close()
-
-
-def _descriptor(fileobj: Any) -> int:
-    return fileobj if isinstance(fileobj, int) else int(fileobj.fileno())
-
-
-def _mask(events: int) -> int:
-    return (_IN if events & selectors.EVENT_READ else 0) | (_OUT if events & selectors.EVENT_WRITE else 0)
 
 
 class _Portable:
@@ -238,3 +182,7 @@ class _Portable:
 
 def _events(mask: int) -> int:
     return (selectors.EVENT_READ if mask & _IN else 0) | (selectors.EVENT_WRITE if mask & _OUT else 0)
+
+
+def _mask(events: int) -> int:
+    return (_IN if events & selectors.EVENT_READ else 0) | (_OUT if events & selectors.EVENT_WRITE else 0)

@@ -230,13 +230,13 @@ def test_idle_runtime_does_not_wake():
     with Run() as run:
         time.sleep(0.02)
         waits = []
-        real = run.runtime.poller.select
+        real = run.engine.next_timeout
 
-        def counted(timeout=None):
-            waits.append(timeout)
-            return real(timeout)
+        def counted():
+            waits.append(1)
+            return real()
 
-        run.runtime.poller.select = counted
+        run.engine.next_timeout = counted
         run.runtime.call_soon_threadsafe(lambda: None)
         time.sleep(0.1)
         assert len(waits) <= 2
@@ -340,25 +340,39 @@ def test_signal_ends_the_run_cleanly():
     assert run.engine.calls[-1][0] == "stop"
 
 
-def test_asyncio_itself_still_works_on_the_loop():
+def test_asyncio_works_on_the_engines_thread_for_who_asks():
     import asyncio
 
     with Run() as run:
-        seen = []
+        seen, tasks = [], []
 
         async def talk():
             reader, writer = await asyncio.open_connection(*server.getsockname())
             writer.write(b"hello")
             seen.append(await reader.read(5))
+            await asyncio.sleep(0.01)
+            seen.append(threading.current_thread())
             writer.close()
 
+        async def never():
+            try:
+                await asyncio.sleep(3600)
+            finally:
+                seen.append("cancelled")
+
+        def begin():
+            loop = run.runtime.asyncio_loop
+            assert run.runtime.asyncio_loop is loop
+            tasks.extend((loop.create_task(talk()), loop.create_task(never())))
+
         with socket.create_server(("127.0.0.1", 0)) as server:
-            run.runtime.call_soon_threadsafe(lambda: asyncio.ensure_future(talk(), loop=run.runtime.loop))
+            run.runtime.call_soon_threadsafe(begin)
             peer, _ = server.accept()
             with peer:
                 assert peer.recv(5) == b"hello"
                 peer.sendall(b"world")
-                until(lambda: seen == [b"world"])
+                until(lambda: seen == [b"world", run.thread])
+    assert seen[2:] == ["cancelled"]
 
 
 def test_many_runs_leave_no_descriptor_and_no_thread():

@@ -1,4 +1,4 @@
-"""The selector under the live runtime: engine sockets served, asyncio's handed over."""
+"""The poller under the live runtime: who is told of what, and when."""
 
 import selectors
 import socket
@@ -60,7 +60,7 @@ def test_ready_socket_is_served_with_one_finish(poller, pair):
     ours, theirs = pair
     poller.watch(ours.fileno(), "a", True, True)
     theirs.send(b"x")
-    assert poller.select(0) == []
+    poller.select(0)
     assert poller.served.told == [("readable", "a"), ("writable", "a"), "finish 9.0"]
 
 
@@ -111,22 +111,46 @@ def test_hang_up_counts_as_what_was_waited_for(poller, pair):
     assert ("readable", "a") in poller.served.told
 
 
-def test_other_descriptors_are_returned_as_a_selector_does(poller, pair):
+def test_other_descriptors_call_back_with_or_without_an_engine(poller, pair):
     ours, theirs = pair
-    key = poller.register(ours, selectors.EVENT_READ, data="mine")
-    assert poller.select(0) == []
+    called = []
+    poller.watch_reader(ours.fileno(), lambda: called.append(ours.recv(10)))
+    poller.select(0)
+    assert called == []
     theirs.send(b"x")
-    assert poller.select(0) == [(key, selectors.EVENT_READ)]
-    changed = poller.modify(ours, selectors.EVENT_READ | selectors.EVENT_WRITE, data="other")
-    assert poller.select(0) == [(changed, selectors.EVENT_READ | selectors.EVENT_WRITE)]
-    assert poller.get_key(ours) == changed
-    assert poller.get_map()[ours.fileno()] == changed
-    with pytest.raises(KeyError):
-        poller.register(ours, selectors.EVENT_READ)
-    assert poller.unregister(ours) == changed
-    assert poller.select(0) == []
-    with pytest.raises(KeyError):
-        poller.get_key(ours)
+    poller.select(0)
+    poller.select(0)
+    assert called == [b"x"]
+    poller.served = None
+    theirs.send(b"y")
+    poller.select(0)
+    assert called == [b"x", b"y"]
+    poller.forget(ours.fileno())
+    theirs.send(b"z")
+    poller.select(0)
+    assert called == [b"x", b"y"]
+
+
+def test_socket_closed_by_another_of_its_round_is_not_told(poller):
+    pairs = [socket.socketpair() for _ in range(3)]
+    for ours, theirs in pairs:
+        ours.setblocking(False)
+        theirs.send(b"x")
+        poller.watch(ours.fileno(), ours, True, False)
+
+    def close_the_others(socket):
+        for ours, _ in pairs:
+            if ours is not socket:
+                poller.forget(ours.fileno())
+                poller.watch(ours.fileno(), "new", True, False)
+
+    poller.served.on_readable_do = close_the_others
+    poller.select(0)
+    assert len(poller.served.told) == 2
+    assert poller.served.told[1] == "finish 9.0"
+    for both in pairs:
+        for each in both:
+            each.close()
 
 
 def test_shorter_of_both_deadlines_is_waited_for(poller):
@@ -142,10 +166,10 @@ def test_shorter_of_both_deadlines_is_waited_for(poller):
 
     poller._wait.close()
     poller._wait = Waits()
-    for until, timeout in ((None, None), (None, 3), (2.0, None), (2.0, 3), (4.0, 3), (-1.0, 3), (None, -1)):
+    for until, timeout in ((None, None), (None, 3), (2.0, None), (2.0, 3), (4.0, 3), (-1.0, 3)):
         poller.served.until = until
         poller.select(timeout)
-    assert waited == [None, 3, 2.0, 2.0, 3, 0, 0]
+    assert waited == [None, 3, 2.0, 2.0, 3, 0]
 
 
 def test_error_on_a_socket_that_keeps_errors_is_noted(poller):
