@@ -12,7 +12,9 @@ Whatever the strategy: a failure moves on to the next upstream at once, silence 
 silent one is still welcome), SERVFAIL too, unless nobody knows better. REFUSED and NXDOMAIN are answers: a filtering
 upstream blocks with them, and going round its block is not what anyone asked for. An upstream that failed three
 times in a row is down: asked last, and after a back-off given the duplicate of a live query, whose own answer does not
-wait for it. When everybody failed, they are asked again after a pause, for as long as the query's patience lasts.
+wait for it. When everybody refused, and somebody answered a moment ago, that may be a restart: they are asked again
+with pauses for as long as the moment lasts. Every other failure of all is told at once: who asked learns it in time to
+do something else.
 """
 
 from __future__ import annotations
@@ -30,8 +32,9 @@ from netstack.dns.stage import earlier
 STRATEGIES = ("failover", "parallel", "fastest")
 TRY = 0.8  # seconds of silence after which the next upstream is asked as well
 TIMEOUT = 4.8  # seconds for a query in all, below the bridge's 5
-PATIENCE = 2.5  # seconds after which a query that everybody refused is not tried again
-PAUSE_FIRST, PAUSE_MOST = 0.1, 0.8  # seconds before everybody is asked again
+RESTART = 1.5  # seconds since the last answer during which a refusal by everybody may be a restart
+RESTARTING = ("refused", "unreachable")  # failures that a restart explains
+PAUSE_FIRST, PAUSE_MOST = 0.1, 0.4  # seconds before everybody is asked again
 DOWN_AFTER = 3  # failures in a row
 BACK_OFF_FIRST, BACK_OFF_MOST = 1.0, 30.0  # seconds that an upstream is down
 MEASURE_EVERY = 64  # queries, of which one is duplicated to measure
@@ -46,8 +49,6 @@ class _Lookup:
     token: int
     message: bytes
     over_tcp: bool
-    asked_at: float
-    deadline: float
     order: list[Member]
     at: int = 0  # of `order`: whose turn is next
     tries: list[tuple[Member, int]] = field(default_factory=list)  # under way
@@ -101,8 +102,8 @@ class Member:
 class UpstreamGroup:
     """Implements `core.ports.Resolver` over upstreams that do."""
 
-    __slots__ = ("_count", "_emit", "_lookups", "_owner", "_pauses", "_serial", "_strategy", "_timeout", "_timers",
-                 "_tries", "members")  # fmt: skip
+    __slots__ = ("_answered_at", "_count", "_emit", "_lookups", "_owner", "_pauses", "_serial", "_strategy", "_timeout",
+                 "_timers", "_tries", "members")  # fmt: skip
 
     def __init__(
         self,
@@ -130,6 +131,7 @@ class UpstreamGroup:
         self._pauses: list[tuple[float, int, _Lookup]] = []
         self._serial = 0  # inner tokens
         self._count = 0
+        self._answered_at = float("-inf")
         self.members = [Member(self, resolver, label) for label, resolver in resolvers]
 
     def __len__(self) -> int:
@@ -147,7 +149,7 @@ class UpstreamGroup:
         """As `Resolver.query`."""
         order, extra = self._order(now)
         deadline = now + self._timeout
-        lookup = _Lookup(token, message, over_tcp, now, deadline, order)
+        lookup = _Lookup(token, message, over_tcp, order)
         self._lookups[token] = lookup
         self._timers.append((deadline, lookup))
         if self._strategy == "parallel":
@@ -292,11 +294,11 @@ class UpstreamGroup:
         self._ask_next(lookup, now)
 
     def _rest(self, lookup: _Lookup, now: float) -> None:
-        """Everybody failed: again after a pause, unless that is no use."""
+        """Everybody failed: again after a pause where that may be of use."""
         if lookup.resting:
             return
         again = now + lookup.pause
-        if lookup.servfail or lookup.why in ("protect", "tls") or again >= lookup.asked_at + PATIENCE:
+        if lookup.servfail or lookup.why not in RESTARTING or again >= self._answered_at + RESTART:
             self._give_up(lookup, now)
             return
         lookup.pause = min(2 * lookup.pause, PAUSE_MOST)
@@ -317,6 +319,7 @@ class UpstreamGroup:
 
     def answered(self, member: Member, lookup: _Lookup, token: int, message: bytes, now: float) -> None:
         """From a member."""
+        self._answered_at = now
         if member.down_until:
             member.down_until, member.back_off = 0.0, BACK_OFF_FIRST
         if lookup.done:

@@ -277,7 +277,7 @@ class TlsStream:
         while (self._plain or self._end or self._error) and self._read_wanted:
             before = len(self._plain)
             self.owner.on_readable(self, now)
-            if self._end or self._error or len(self._plain) == before:
+            if not before or len(self._plain) == before:  # the end, which comes behind the octets, was told once
                 break
 
     def _decrypt(self, now: float, ended: bool) -> None:

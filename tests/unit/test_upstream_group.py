@@ -6,7 +6,7 @@ import pytest
 
 from netstack.core.errors import ConfigError
 from netstack.testing.world import ScriptedResolver
-from netstack.upstream.group import DOWN_AFTER, MEASURE_EVERY, PATIENCE, TIMEOUT, TRY, UpstreamGroup
+from netstack.upstream.group import DOWN_AFTER, MEASURE_EVERY, RESTART, TIMEOUT, TRY, UpstreamGroup
 
 QUERY = dns.message.make_query("a.test", "A", id=7).to_wire()
 ANSWER = dns.message.make_response(dns.message.from_wire(QUERY)).to_wire()
@@ -102,36 +102,56 @@ def test_failures_on_the_spot_ask_each_once() -> None:
     assert [member.asked for member in desk.group.members] == [1, 1, 1, 1]
 
 
-def test_everybody_failed_is_tried_again_and_ends() -> None:
+def answered_before(desk: Desk, now: float = 0.0) -> None:
+    desk.ask(now)
+    desk.upstreams[0].answer_all(now)
+    desk.told.clear()
+
+
+def test_everybody_refused_after_an_answer_is_tried_again_and_ends() -> None:
     desk = Desk(2)
+    answered_before(desk)
+    for each in desk.upstreams:
+        each.refuses = "refused"
+    desk.ask(0.1)
+    assert not desk.told
+    desk.run(RESTART)
+    assert desk.told == [(2, "refused")]
+    assert [member.asked for member in desk.group.members] == [6, 5]
+    assert [event.message for event in desk.events] == ["u0 does not answer", "u1 does not answer"]
+    desk.ask(RESTART + 0.1)
+    assert desk.told == [(2, "refused"), (3, "refused")], "the moment is over: told at once"
+
+
+@pytest.mark.parametrize("strategy", ["failover", "parallel", "fastest"])
+def test_everybody_refuses_from_the_start_is_told_at_once(strategy: str) -> None:
+    desk = Desk(2, strategy)
     for each in desk.upstreams:
         each.refuses = "refused"
     desk.ask()
-    assert not desk.told
-    desk.run(PATIENCE)
     assert desk.told == [(1, "refused")]
-    assert [member.asked for member in desk.group.members] == [6, 6]
-    assert [event.message for event in desk.events] == ["u0 does not answer", "u1 does not answer"]
 
 
 def test_a_restarted_upstream_serves_what_is_pending() -> None:
     desk = Desk(1)
+    answered_before(desk)
     desk.upstreams[0].refuses = "refused"
-    desk.ask()
+    desk.ask(0.1)
     desk.run(0.5)
     desk.upstreams[0].refuses = ""
     desk.run(1.0)
     desk.upstreams[0].answer_all(1.0)
-    assert desk.told == [(1, ANSWER)]
+    assert desk.told == [(2, ANSWER)]
 
 
-@pytest.mark.parametrize("why", ["tls", "protect"])
-def test_what_time_does_not_cure_is_not_tried_again(why: str) -> None:
+@pytest.mark.parametrize("why", ["tls", "protect", "http-503", "garbage", "reset", "bootstrap", "timeout"])
+def test_what_no_restart_explains_is_told_at_once(why: str) -> None:
     desk = Desk(2)
+    answered_before(desk)
     for each in desk.upstreams:
         each.refuses = why
-    desk.ask()
-    assert desk.told == [(1, why)]
+    desk.ask(0.1)
+    assert desk.told == [(2, why)]
 
 
 def test_silence_everywhere_ends_in_time() -> None:
@@ -197,11 +217,11 @@ def test_parallel_takes_the_first_answer() -> None:
     desk.upstreams[0].answer_all(0.2)
     desk.upstreams[1].fail_all(0.2)
     assert desk.told == [(1, ANSWER)]
-    desk.ask()
+    desk.ask(0.3)
     for each in desk.upstreams:
-        each.fail_all(1.0)
-    desk.run(1.5)
-    assert desk.asked == [1, 1, 1], "everybody failed: everybody again"
+        each.fail_all(0.5)
+    desk.run(0.7)
+    assert desk.asked == [1, 1, 1], "everybody refused: everybody again"
 
 
 def test_fastest_measures_and_prefers() -> None:
@@ -222,16 +242,17 @@ def test_fastest_measures_and_prefers() -> None:
 
 def test_a_new_network_forgets_and_wakes() -> None:
     desk = Desk(2)
+    answered_before(desk)
     for each in desk.upstreams:
         each.refuses = "unreachable"
-    desk.ask()
+    desk.ask(0.1)
     for each in desk.upstreams:
         each.refuses = ""
-    desk.group.network_changed(0.01)
+    desk.group.network_changed(0.11)
     assert [each.resets for each in desk.upstreams] == [1, 1]
     assert desk.asked == [1, 0], "no pause is waited out"
-    desk.upstreams[0].answer_all(0.02)
-    assert desk.told == [(1, ANSWER)]
+    desk.upstreams[0].answer_all(0.12)
+    assert desk.told == [(2, ANSWER)]
 
 
 def test_cancel_and_close() -> None:

@@ -222,3 +222,17 @@ def test_the_same_failure_is_reported_once_in_a_while() -> None:
         reporter.report("bad", now)
     reporter.report("worse", 11.5)
     assert [event.at for event in events] == [0.0, 11.0, 11.5]
+
+
+def test_an_end_that_comes_with_the_last_octets_is_told() -> None:
+    desk = Desk()
+    stream, server, owner = desk.dial()
+    seen: list[bytes] = []
+    owner.on_readable = lambda socket, now: seen.append(socket.recv(65_536))
+    server.tls.write(b"half an ans")
+    with pytest.raises(ssl.SSLWantReadError):
+        server.tls.unwrap()  # close_notify; the connection below stays as it is, as RFC 8446 6.1 lets it
+    server._push()
+    below = server.stream
+    below.owner.on_readable(below, 1.0)
+    assert seen == [b"half an ans", b""]
