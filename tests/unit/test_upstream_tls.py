@@ -226,7 +226,7 @@ def test_the_same_failure_is_reported_once_in_a_while() -> None:
 
 def test_an_end_that_comes_with_the_last_octets_is_told() -> None:
     desk = Desk()
-    stream, server, owner = desk.dial()
+    _, server, owner = desk.dial()
     seen: list[bytes] = []
     owner.on_readable = lambda socket, now: seen.append(socket.recv(65_536))
     server.tls.write(b"half an ans")
