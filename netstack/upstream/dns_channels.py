@@ -35,6 +35,7 @@ CONNECTION_MOST = 512  # queries waiting on one TCP connection
 READ_SIZE = 65_536
 GATHER = 256  # queries sent in one call
 SILENT_CONNECTION = 2.0  # seconds without an octet after which an unanswered query puts a connection in doubt
+SILENT = 0.8  # the same where a second connection is made beside it, and its late answers are still welcome
 
 
 WHY = {errno.ECONNREFUSED: "refused", errno.EPROTO: "tls"}
@@ -58,6 +59,9 @@ class ChannelOwner(Protocol):
 
     def on_failed(self, lookup: Lookup, why: str, now: float) -> None:
         """The server will not answer this query, whose connection is well."""
+
+    def on_leaving(self, lookups: list[Lookup], now: float) -> None:
+        """The connection answers what it has and takes no more; it did not take `lookups`."""
 
     def on_junk(self, reason: DropReason) -> None:
         """Something arrived that nobody waits for."""
@@ -274,7 +278,7 @@ class TcpChannel:
     """One server's TCP connection: made when needed, pipelined, closed when idle. A SocketOwner."""
 
     __slots__ = ("_answered", "_connected", "_dialer", "_endpoint", "_entropy", "_idle", "_last_heard", "_last_used",
-                 "_most", "_output", "_owner", "_reader", "_stream", "_written_at", "waiting")  # fmt: skip
+                 "_most", "_output", "_owner", "_reader", "_stream", "_written_at", "retired", "waiting")  # fmt: skip
 
     def __init__(
         self,
@@ -301,6 +305,7 @@ class TcpChannel:
         self._last_used = 0.0
         self._written_at = float("-inf")
         self._most = most
+        self.retired = False  # another connection has taken its place: nothing is asked again here
         self.waiting: dict[int, Lookup] = {}
 
     def ask(self, lookup: Lookup, now: float) -> None:
@@ -393,22 +398,21 @@ class TcpChannel:
 
     def _fail(self, why: str, now: float) -> None:
         """The connection is gone. A server may close one that gave answers (RFC 7766 6.2.3): ask on a new one."""
-        again = self._answered
+        again = self._answered and not self.retired
         lookups = list(self.waiting.values())
         self.reset()
         asking = (lookup for lookup in lookups if _is_asking(lookup, self._endpoint, on_tcp=True))
         ask_again_or_refuse(asking, self.ask, self._owner, why, now, again=again)
 
-    def doubt(self, now: float) -> bool:
-        """A query went unanswered: give up a connection that has been silent, the next try makes a new one.
+    def doubt(self, now: float) -> None:
+        """A query went unanswered: give up a connection that has been silent, the next try makes a new one."""
+        if self.is_silent(now, SILENT_CONNECTION):
+            self.reset()
 
-        True when it was given up. A TLS handshake that moves is no silence.
-        """
+    def is_silent(self, now: float, limit: float = SILENT) -> bool:
+        """True when nothing was heard on the connection for that long. A TLS handshake that moves is no silence."""
         stream = self._stream
-        if stream is None or now - max(self._last_heard, getattr(stream, "last_heard", 0.0)) < SILENT_CONNECTION:
-            return False
-        self.reset()
-        return True
+        return stream is not None and now - max(self._last_heard, getattr(stream, "last_heard", 0.0)) >= limit
 
     def reset(self) -> None:
         """Close the connection; who waits on it is not told."""

@@ -21,7 +21,7 @@ from netstack.core.stats import Stats
 from netstack.dns.message import is_answer_to
 from netstack.upstream.bootstrap import Location
 from netstack.upstream.connected import IDLE, TIMEOUT, ConnectedResolver
-from netstack.upstream.dns_channels import READ_SIZE, SILENT_CONNECTION, WHY, ChannelOwner, ask_again_or_refuse
+from netstack.upstream.dns_channels import READ_SIZE, SILENT, WHY, ChannelOwner, ask_again_or_refuse
 from netstack.upstream.http2 import Headers, Http2Client, Http2Error, Response
 from netstack.upstream.proxy import Lookup
 from netstack.upstream.tls import TlsClient, Trust
@@ -65,8 +65,9 @@ def doh_resolver(
 class Http2Channel:
     """One HTTP/2 connection: made when needed, closed when idle. A SocketOwner and a `connected.Channel`."""
 
-    __slots__ = ("_answered", "_client", "_connected", "_endpoint", "_headers", "_http", "_idle", "_last_heard",
-                 "_last_used", "_output", "_owner", "_queued", "_stream", "_written_at", "waiting")  # fmt: skip
+    __slots__ = ("_answered", "_client", "_connected", "_endpoint", "_headers", "_http", "_idle",
+                 "_last_heard", "_last_used", "_output", "_owner", "_queued", "_stream", "_written_at", "retired",
+                 "waiting")  # fmt: skip
 
     def __init__(
         self, client: TlsClient, endpoint: Endpoint, owner: ChannelOwner, headers: Headers, *, idle: float
@@ -84,6 +85,7 @@ class Http2Channel:
         self._written_at = float("-inf")
         self._output = b""
         self._queued: deque[Lookup] = deque()
+        self.retired = False
         self.waiting: dict[int, Lookup] = {}
 
     # --- Channel ---
@@ -106,13 +108,10 @@ class Http2Channel:
         else:
             self._stream.watch(readable=True, writable=True)
 
-    def doubt(self, now: float) -> bool:
-        """As `Channel.doubt`."""
+    def is_silent(self, now: float) -> bool:
+        """As `Channel.is_silent`."""
         stream = self._stream
-        if stream is None or now - max(self._last_heard, getattr(stream, "last_heard", 0.0)) < SILENT_CONNECTION:
-            return False
-        self.reset()
-        return True
+        return stream is not None and now - max(self._last_heard, getattr(stream, "last_heard", 0.0)) >= SILENT
 
     def reset(self) -> None:
         """As `Channel.reset`."""
@@ -238,7 +237,7 @@ class Http2Channel:
 
     def _fail(self, why: str, now: float) -> None:
         """The connection is gone. One that gave answers may end at any time: ask on a new one."""
-        again = self._answered
+        again = self._answered and not self.retired
         lookups = [lookup for lookup in (*self.waiting.values(), *self._queued) if not lookup.done]
         self.reset()
         ask_again_or_refuse(lookups, self.ask, self._owner, why, now, again=again)

@@ -33,7 +33,7 @@ from netstack.dns.message import is_answer_to
 from netstack.dns.stage import earlier
 from netstack.upstream.bootstrap import Location
 from netstack.upstream.connected import IDLE, TIMEOUT, ConnectedResolver
-from netstack.upstream.dns_channels import READS, SILENT_CONNECTION, ChannelOwner, ask_again_or_refuse
+from netstack.upstream.dns_channels import READS, SILENT, ChannelOwner, ask_again_or_refuse
 from netstack.upstream.proxy import Lookup
 from netstack.upstream.tls import Reporter, Trust
 from netstack.upstream.url import UpstreamUrl
@@ -112,7 +112,7 @@ class QuicChannel:
     """One QUIC connection: made when needed, closed when idle. A SocketOwner and a `connected.Channel`."""
 
     __slots__ = ("_address", "_answered", "_client", "_connected", "_endpoint", "_last_heard", "_last_used", "_owner",
-                 "_queued", "_quic", "_readers", "_socket", "_timer", "_written_at", "waiting")  # fmt: skip
+                 "_queued", "_quic", "_readers", "_socket", "_timer", "_written_at", "retired", "waiting")  # fmt: skip
 
     def __init__(self, client: QuicClient, endpoint: Endpoint, owner: ChannelOwner) -> None:
         self._client = client
@@ -128,6 +128,7 @@ class QuicChannel:
         self._timer: float | None = None
         self._queued: deque[Lookup] = deque()
         self._readers: dict[int, MessageReader] = {}
+        self.retired = False
         self.waiting: dict[int, Lookup] = {}
 
     # --- Channel ---
@@ -156,12 +157,9 @@ class QuicChannel:
         self._quic.connect(self._address, now)
         self._write(now)
 
-    def doubt(self, now: float) -> bool:
-        """As `Channel.doubt`."""
-        if self._socket is None or now - self._last_heard < SILENT_CONNECTION:
-            return False
-        self.reset()
-        return True
+    def is_silent(self, now: float) -> bool:
+        """As `Channel.is_silent`."""
+        return self._socket is not None and now - self._last_heard >= SILENT
 
     def reset(self) -> None:
         """As `Channel.reset`."""
@@ -325,7 +323,7 @@ class QuicChannel:
 
     def _fail(self, why: str, now: float) -> None:
         """The connection is gone. One that gave answers may end at any time: ask on a new one."""
-        again = self._answered
+        again = self._answered and not self.retired
         lookups = [lookup for lookup in (*self.waiting.values(), *self._queued) if not lookup.done]
         self.reset()
         ask_again_or_refuse(lookups, self.ask, self._owner, why, now, again=again)

@@ -283,6 +283,9 @@ class ProxyResolver:
         """Not on these channels: a server without an answer says nothing."""
         self.on_refused(lookup, why, now)
 
+    def on_leaving(self, lookups: list[Lookup], now: float) -> None:
+        """Not on these channels: TCP has no word for it."""
+
     def on_junk(self, reason: DropReason) -> None:
         """A datagram or message from upstream that answers nothing."""
         if self._stats is not None:

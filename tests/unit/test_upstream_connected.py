@@ -9,7 +9,7 @@ from netstack.core.errors import DialError, ProtectError
 from netstack.core.flow import Endpoint
 from netstack.testing.world import ScriptedDialer, SeededEntropy
 from netstack.upstream.bootstrap import Location
-from netstack.upstream.connected import ConnectedResolver
+from netstack.upstream.connected import ASIDES_MOST, ConnectedResolver
 from netstack.upstream.url import UpstreamUrl
 
 QUERY = dns.message.make_query("a.test", "A", id=7).to_wire()
@@ -20,14 +20,14 @@ class ScriptedChannel:
         self.endpoint, self.owner = endpoint, owner
         self.asked: list = []
         self.problem: Exception | None = None
-        self.silent = self.closed = False
+        self.silent = self.closed = self.retired = False
 
     def ask(self, lookup, now) -> None:
         if self.problem is not None:
             raise self.problem
         self.asked.append(lookup)
 
-    def doubt(self, now) -> bool:
+    def is_silent(self, now) -> bool:
         return self.silent
 
     def reset(self) -> None:
@@ -94,7 +94,60 @@ def test_a_silent_connection_is_replaced() -> None:
     desk.channels[0].silent = True
     desk.run(2.5)
     assert [channel.endpoint.host for channel in desk.channels] == ["192.0.2.1", "192.0.2.2"]
-    assert desk.channels[0].closed and len(desk.channels[1].asked) == 1 and not desk.told
+    assert len(desk.channels[1].asked) == 1 and not desk.told
+
+
+@pytest.mark.parametrize("late", [0, 1])
+def test_the_answer_of_a_silent_connection_is_still_welcome(late: int) -> None:
+    desk = Desk(timeout=5.0)
+    desk.resolver.query(1, QUERY, 0.0)
+    desk.channels[0].silent = True
+    desk.run(1.0)
+    old, new = desk.channels
+    assert old.retired and not old.closed and old.asked == new.asked
+    old.owner.on_refused(old.asked[0], "refused", 1.5)
+    assert not desk.told and not new.closed, "it is waited for on the other one"
+    desk.channels[late].owner.on_message(new.asked[0], b"\0\0rest", True, 2.0)
+    assert desk.told == [(1, QUERY[:2] + b"rest")]
+    desk.run(6.0)
+    assert old.closed and not new.closed and desk.resolver.next_timeout() is None
+
+
+def test_a_slow_server_is_asked_at_most_twice() -> None:
+    desk = Desk(timeout=5.0)
+    for token in range(100):
+        desk.resolver.query(token, QUERY, 0.0)
+    while (at := desk.resolver.next_timeout()) is not None:
+        for channel in desk.channels:
+            channel.silent = True
+        desk.resolver.on_timeout(at)
+    assert [len(channel.asked) for channel in desk.channels] == [100, 100]
+    assert desk.told == [(token, "timeout") for token in range(100)] and all(each.closed for each in desk.channels)
+
+
+def test_connections_that_only_owe_answers_are_bounded() -> None:
+    desk = Desk()
+    for token in range(10):
+        desk.resolver.query(token, QUERY, 0.0)
+        channel = desk.channels[-1]
+        channel.owner.on_leaving([], 0.0)
+        assert channel.retired
+    assert sum(not channel.closed for channel in desk.channels) == ASIDES_MOST
+    assert [why for _, why in desk.told] == ["timeout"] * 6
+
+
+def test_what_a_leaving_connection_did_not_take_is_asked_on_a_new_one() -> None:
+    desk = Desk()
+    for token in (1, 2):
+        desk.resolver.query(token, QUERY, 0.0)
+    old = desk.channels[0]
+    old.owner.on_leaving(old.asked[1:], 0.1)
+    assert desk.channels[1].asked == old.asked[1:] and not old.closed
+    old.owner.on_message(old.asked[0], b"\0\0rest", True, 0.2)
+    old.owner.on_refused(old.asked[1], "refused", 0.3)
+    assert desk.told == [(1, QUERY[:2] + b"rest")]
+    desk.resolver.network_changed(0.4)
+    assert old.closed and desk.channels[1].closed and len(desk.channels[2].asked) == 1
 
 
 def test_every_address_is_tried_once_and_then_it_fails() -> None:
@@ -120,7 +173,7 @@ def test_a_broken_connection_moves_everybody_on() -> None:
         desk.resolver.query(token, QUERY, 0.0)
     first = desk.channels[0]
     for lookup in list(first.asked):
-        desk.resolver.on_refused(lookup, "refused", 0.1)
+        first.owner.on_refused(lookup, "refused", 0.1)
     assert first.closed and len(desk.channels) == 2, "one step, whoever tells of it"
     assert len(desk.channels[1].asked) == 3
     desk.resolver.on_failed(desk.channels[1].asked[0], "http-500", 0.2)
