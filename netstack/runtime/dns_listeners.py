@@ -98,7 +98,9 @@ class Repeats:
 class UdpListener:
     """One UDP socket that answers."""
 
-    __slots__ = ("_ask", "_family", "_flows", "_here", "_peers", "_repeats", "_socket", "_stats", "owner")
+    __slots__ = (
+        "_ask", "_family", "_flows", "_here", "_output", "_peers", "_repeats", "_socket", "_stats", "_waiting", "owner",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -108,8 +110,13 @@ class UdpListener:
         peers: Peers,
         stats: Stats,
         repeats: Repeats | None = None,
+        *,
+        waiting: set[UdpListener],
     ) -> None:
-        """`sock` is bound and becomes this object's. `repeats`: where an answer depends on nothing but its query."""
+        """`sock` is bound and becomes this object's. `repeats`: where an answer depends on nothing but its query.
+
+        A listener with answers to send is in `waiting`; whoever made it calls `flush`.
+        """
         self.owner = self
         self._socket = sock
         self._family = sock.family
@@ -119,6 +126,8 @@ class UdpListener:
         self._stats = stats
         self._flows: dict[Any, FiveTuple] = {}
         self._repeats = repeats
+        self._output: list[tuple[bytes, Any]] = []
+        self._waiting = waiting
         sock.setblocking(False)
         poller.watch(sock.fileno(), self, True, False)
 
@@ -144,7 +153,7 @@ class UdpListener:
             if again is not None:
                 self._stats.dns_queries += 1
                 self._stats.dns_answers += 1
-                reply(sender, message[:2] + again, now)
+                self._send(message[:2] + again, sender)
                 continue
             repeats.flow, repeats.message = flow, message
             ask(flow, message, now, partial(self._reply_and_keep, sender, flow))
@@ -170,6 +179,18 @@ class UdpListener:
         self._reply(sender, message, now)
 
     def _reply(self, sender: Any, message: bytes, now: float) -> None:
+        output = self._output
+        output.append((message, sender))
+        if len(output) == 1:
+            self._waiting.add(self)
+
+    def flush(self) -> None:
+        """Send what was answered in this round, all together: whoever waits for it wakes up once and not each time."""
+        output, self._output = self._output, []
+        for message, sender in output:
+            self._send(message, sender)
+
+    def _send(self, message: bytes, sender: Any) -> None:
         try:
             self._socket.sendto(message, sender)
         except BlockingIOError:

@@ -19,16 +19,20 @@ from typing import Any
 from netstack.config import Config, parse_network, parse_server
 from netstack.core.errors import NetstackError
 from netstack.core.events import EngineError, EventSink
-from netstack.core.ports import Entropy
+from netstack.core.network import Network
+from netstack.core.ports import Entropy, Resolver
 from netstack.core.stats import Stats
 from netstack.dns.bridge import DnsBridge
+from netstack.dns.stage import Stage
+from netstack.policy.lockdown import Lockdown
+from netstack.runtime.changes import Changes
 from netstack.runtime.dns_connections import TcpClients, TcpListener
 from netstack.runtime.dns_listeners import Peers, Repeats, UdpListener, bind, endpoint_text
 from netstack.runtime.entropy import SystemEntropy
-from netstack.runtime.live import ResolverFactory, assembled_resolver
 from netstack.runtime.loop import Loop, describe_defect
 from netstack.runtime.poller import EnginePoller
 from netstack.upstream.dialer import Protect, SocketDialer
+from netstack.upstream.source import Make, Prepared, ResolverSource
 
 
 class NoBook:
@@ -49,10 +53,11 @@ class DnsServer:
         emit: EventSink,
         logged: bool = True,
         protect: Protect | None = None,
-        make_resolver: ResolverFactory | None = None,
+        make_resolver: Make | None = None,
         entropy: Entropy | None = None,
+        network: Network | None = None,
     ) -> None:
-        """`logged`: somebody reads the queries' events."""
+        """`network`: what is known of the network. `logged`: somebody reads the queries' events."""
         self.config = config
         self.settings = config.server
         self.emit = emit
@@ -61,19 +66,22 @@ class DnsServer:
         self.stopped_by: int | None = None
         entropy = entropy if entropy is not None else SystemEntropy()
         dialer = SocketDialer(self.poller, protect)
-        make = make_resolver if make_resolver is not None else assembled_resolver
-        self.resolver = make(config, dialer, entropy, self.stats, emit)
+        source = ResolverSource(dialer, entropy, self.stats, emit, network=network, make=make_resolver)
+        self.resolver = source.first(config)
         book = NoBook() if logged else None
         self.bridge = DnsBridge(self.resolver, book, config.dns, config.limits, self.stats, emit, entropy)
         self.resolver.start(self.bridge)
         self.ask = self.bridge.ask
+        self.lockdown: Lockdown | None = None
         self.clients = TcpClients(self)
         self._logged = logged
         self._repeats: list[Repeats] = []
         self._listeners: list[UdpListener | TcpListener] = []
+        self._answering: set[UdpListener] = set()  # have answers to send
         self._later: list[tuple[float, Callable[[], None]]] = []
         self._deadline: float | None = None
         self._loop: Loop | None = None
+        self.changes = Changes(self, source, config, emit, time.monotonic())
 
     # --- the run ---
 
@@ -100,7 +108,7 @@ class DnsServer:
         if not self._logged:  # a rule may look at the address that was asked, so each listener has its own
             repeats = Repeats()
             self._repeats.append(repeats)
-        return UdpListener(sock, self.poller, self.bridge.ask, peers, self.stats, repeats)
+        return UdpListener(sock, self.poller, self.bridge.ask, peers, self.stats, repeats, waiting=self._answering)
 
     def run(
         self,
@@ -148,30 +156,72 @@ class DnsServer:
         self._listeners.clear()
         self.clients.close()
         self.resolver.close()
+        self.bridge.close()
 
-    def reload(self) -> None:
-        """Read the lists again where their files changed, on another thread; queries go on meanwhile."""
+    # --- changes while running ---
+
+    def reload(self, read: Callable[[], Config] | None = None) -> None:
+        """Take over what `read` returns, or what the present files hold now; read on another thread meanwhile.
+
+        What cannot be used is an event, and everything stays as it was.
+        """
         loop = self._loop
-        stage: Any = self.resolver
-        if loop is None or not hasattr(stage, "use_lists"):
+        if loop is None:
             return
 
         def work() -> None:
-            lists, problems = stage.lists.reloaded()
+            try:
+                prepared = self.changes.prepare(None if read is None else read())
+            except NetstackError as problem:
+                self.emit(EngineError(time.monotonic(), "config", f"{problem} (the settings of before stay in force)"))
+                return
             with contextlib.suppress(RuntimeError):  # the run ended meanwhile
-                loop.call_soon_threadsafe(self._use_lists, lists, problems)
+                loop.call_soon_threadsafe(self._take_over, prepared)
 
-        threading.Thread(target=work, name="lists", daemon=True).start()
+        threading.Thread(target=work, name="reload", daemon=True).start()
 
-    def _use_lists(self, lists: Any, problems: list[str]) -> None:
+    def _take_over(self, prepared: Prepared) -> None:
         now = time.monotonic()
-        for problem in problems:
-            self.emit(EngineError(now, "list", problem))
-        stage: Any = self.resolver
-        stage.use_lists(lists, now)
+        self.changes.reconfigure(prepared, now)
+        self.clients.flush(now)
+
+    def reconfigure(self, config: Config, now: float) -> None:
+        """As `Carrier.reconfigure`. Listeners stay as they are."""
+        self.config = config
+        self.bridge.reconfigure(config.dns, config.limits)
+        self.resolver_has_work()
+
+    def use_resolver(self, resolver: Resolver, now: float) -> None:
+        """As `Carrier.use_resolver`."""
+        self.resolver = resolver
+        self.bridge.use_resolver(resolver, now)
+        self.resolver_has_work()
+
+    def use_lockdown(self, lockdown: Lockdown, stage: Resolver | None = None) -> None:
+        """As `Carrier.use_lockdown`; there is nothing to block here but names."""
+        self.lockdown = lockdown
+        lockdown.watch(self._lockdown_changed)
+        if stage is not None:
+            self.resolver = stage
+            self.bridge.put_in_front(stage)
+
+    def _lockdown_changed(self, now: float) -> None:
+        if self.lockdown is not None and self.lockdown.blocking:
+            self.bridge.refuse_pending(now)
+        self.resolver_has_work()
+
+    def resolver_has_work(self) -> None:
+        """As `Carrier.resolver_has_work`: deadlines are asked for anyway, but repeats may have other answers now."""
         for repeats in self._repeats:
             repeats.clear()
-        self.clients.flush(now)
+
+    def network_changed(self, now: float, name: str | None = None) -> None:
+        """As `Carrier.network_changed`."""
+        if name is not None and isinstance(self.resolver, Stage):
+            self.resolver.set_network(name, now)
+        self.bridge.network_changed(now)
+        self.resolver.network_changed(now)
+        self.resolver_has_work()
 
     def call_later(self, seconds: float, callback: Callable[[], None]) -> None:
         """As `dns_listeners.Server.call_later`."""
@@ -227,6 +277,8 @@ class DnsServer:
     def finish(self, now: float) -> None:
         """As `Served.finish`."""
         try:
+            while self._answering:
+                self._answering.pop().flush()
             self.clients.flush(now)
         except Exception as problem:
             self._report(problem)
