@@ -293,7 +293,8 @@ class ConnectedResolver:
         self._give_back(lookup)
         lookup.server = None
         lookup.tries += 1
-        if lookup.tries < self._location.count:
+        owed = line in self._asides and lookup.tries == 1  # it had taken the query, and never was refused elsewhere
+        if owed or lookup.tries < self._location.count:
             self._ask(lookup, now)
         else:
             self._fail(lookup, why, now)

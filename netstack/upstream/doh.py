@@ -1,9 +1,9 @@
 """DNS over HTTPS: HTTP/2 requests on one TLS connection.
 
 Responsible for: one POST for each query, many at a time; status codes, flow control, GOAWAY and RST_STREAM; asking
-again what a lost connection left open.
+again what a lost connection left open or a server did not take; the time that an answer spent in HTTP caches.
 Refuses to know: TLS (`tls`), time limits (`connected`), HTTP/1.1 (a server that speaks nothing else is refused).
-RFCs: 8484, 9113 (HTTP/2), 8467 (padding).
+RFCs: 8484, 9113 (HTTP/2), 9111 5.1 (Age), 8467 (padding).
 
 The id of a query is 0 (RFC 8484 4.1); who asked is known by the stream.
 """
@@ -18,6 +18,7 @@ from netstack.core.events import EventSink
 from netstack.core.flow import Endpoint
 from netstack.core.ports import Dialer, Stream
 from netstack.core.stats import Stats
+from netstack.dns.aging import aged
 from netstack.dns.message import is_answer_to
 from netstack.upstream.bootstrap import Location
 from netstack.upstream.connected import IDLE, TIMEOUT, ConnectedResolver
@@ -29,6 +30,9 @@ from netstack.upstream.url import UpstreamUrl
 
 MEDIA_TYPE = b"application/dns-message"
 WAITING_MOST = 16_384  # queries of one connection, those included that wait for a stream
+REFUSALS_MOST = 3  # of one query by REFUSED_STREAM
+OUTPUT_MOST = 1 << 22  # octets not taken by the socket above which nothing more is read
+
 
 def doh_resolver(
     url: UpstreamUrl,
@@ -180,17 +184,37 @@ class Http2Channel:
             self._finish(stream_id, response, now)
             if self._http is not http:
                 return
-        if http.is_ending:  # what is open is asked again: a query may be
+        if http.is_ending:
+            self._leave(http, now)
+        self._write(now)
+
+    def _leave(self, http: Http2Client, now: float) -> None:
+        """The server takes no more requests: wait for what it took, the rest goes elsewhere."""
+        untaken = [each for stream_id, each in self.waiting.items() if stream_id > http.last_stream and not each.done]
+        taken = any(stream_id <= http.last_stream and not each.done for stream_id, each in self.waiting.items())
+        if not taken:  # what is open is asked again: a query may be
             self._fail("refused", now)
             return
-        self._write(now)
+        untaken += (lookup for lookup in self._queued if not lookup.done)
+        self._queued.clear()
+        if untaken or not self.retired:
+            self._owner.on_leaving(untaken, now)
 
     def _finish(self, stream_id: int, response: Response | None, now: float) -> None:
         lookup = self.waiting.pop(stream_id, None)
         if lookup is None or lookup.done:
             self._owner.on_junk(DropReason.DNS_LATE_ANSWER)
         elif response is None:
-            self._owner.on_failed(lookup, "reset", now)
+            http = self._http
+            lookup.serial += 1
+            if http is not None and stream_id in http.unprocessed and lookup.serial <= REFUSALS_MOST:
+                http.unprocessed.discard(stream_id)
+                self._queued.append(lookup)
+            else:
+                self._owner.on_failed(lookup, "reset", now)
+        elif not response.status:
+            self._client.reporter.report("a response without a status", now)
+            self._owner.on_failed(lookup, "garbage", now)
         elif response.status != b"200":
             status = response.status.decode("ascii", "replace")
             self._client.reporter.report(f"HTTP status {status}", now)
@@ -200,7 +224,8 @@ class Http2Channel:
             self._owner.on_failed(lookup, "garbage", now)
         else:
             self._answered = True
-            self._owner.on_message(lookup, response.body, True, now)
+            body = aged(response.body, response.age) if response.age else response.body
+            self._owner.on_message(lookup, body, True, now)
 
     # --- frames out ---
 
@@ -221,7 +246,7 @@ class Http2Channel:
         except OSError:
             self._fail("refused", now)
             return
-        stream.watch(readable=True, writable=bool(self._output))
+        stream.watch(readable=len(self._output) < OUTPUT_MOST, writable=bool(self._output))
 
     def _make_requests(self, http: Http2Client) -> None:
         queued = self._queued

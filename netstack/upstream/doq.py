@@ -278,11 +278,13 @@ class QuicChannel:
         if reader is None:
             return
         reader.feed(event.data)
-        if len(reader) <= MAX_FRAME and not event.end_stream:
+        message = reader.next_message()
+        if message is None and len(reader) <= MAX_FRAME and not event.end_stream:
             return
         del self._readers[event.stream_id]
         lookup = self.waiting.pop(event.stream_id, None)
-        message = reader.next_message()
+        if not event.end_stream and self._quic is not None:  # the answer is whole; nothing else is wanted
+            self._quic.stop_stream(event.stream_id, NO_ERROR)
         if lookup is None or lookup.done:
             self._owner.on_junk(DropReason.DNS_LATE_ANSWER)
         elif message is None or not is_answer_to(message, 0, lookup.question):

@@ -30,7 +30,10 @@ WINDOW_MOST = 0x7FFFFFFF
 DATA, HEADERS, RST_STREAM, SETTINGS, PUSH_PROMISE, PING, GOAWAY, WINDOW_UPDATE, CONTINUATION = 0, 1, 3, 4, 5, 6, 7, 8, 9
 _END_STREAM, _ACK, _END_HEADERS, _PADDED, _PRIORITY = 0x1, 0x1, 0x4, 0x8, 0x20
 _MAX_CONCURRENT_STREAMS, _INITIAL_WINDOW_SIZE = 3, 4
+_Head = tuple[bytes, bytes, int]  # status, kind, age
+
 _SETTING = struct.Struct("!HI")
+_REFUSED_STREAM = 0x7
 _STATIC = {b":authority": 1, b":path": 4, b"accept": 19, b"content-length": 28, b"content-type": 31}
 
 Headers = list[tuple[bytes, bytes]]
@@ -43,10 +46,11 @@ class Http2Error(Exception):
 class Response:
     """What has come of one response."""
 
-    __slots__ = ("body", "kind", "status")
+    __slots__ = ("age", "body", "kind", "status")
 
     def __init__(self) -> None:
         self.status = b""
+        self.age = 0  # seconds that it has been in caches (RFC 9111 5.1)
         self.kind = b""  # the content type without parameters, in lower case
         self.body = b""
 
@@ -60,6 +64,8 @@ class Http2Client:
         self.streams_most = STREAMS_FIRST
         self.streams: dict[int, Response] = {}
         self.is_ending = False  # GOAWAY came, or the ids are used up
+        self.last_stream = STREAM_ID_MOST  # the last one that the server will answer
+        self.unprocessed: set[int] = set()  # of the streams that were reset, those that may be asked again
         self._head = b"".join(_literal(name, value) for name, value in headers)
         self._heads: dict[int, bytes] = {}
         self._next = 1
@@ -70,7 +76,7 @@ class Http2Client:
         self._is_settled = False
         self._block: tuple[int, bool, bytearray] | None = None  # stream, END_STREAM, what came: CONTINUATION follows
         self._decoder = Decoder()
-        self._known: dict[bytes, tuple[bytes, bytes]] = {}  # header block -> status and kind, while the table stays
+        self._known: dict[bytes, _Head] = {}  # by header block, while the table stays
         settings = _SETTING.pack(2, 0) + _SETTING.pack(_INITIAL_WINDOW_SIZE, 2 * BODY_MOST)  # 2: ENABLE_PUSH
         self.out += (PREFACE, _frame(SETTINGS, 0, 0, settings), _frame(WINDOW_UPDATE, 0, 0, WINDOW.to_bytes(4, "big")))
 
@@ -170,6 +176,8 @@ class Http2Client:
                 self._headers(bytes(whole), _END_STREAM if last else 0, stream_id, ended)
         elif kind == RST_STREAM:
             if self.streams.pop(stream_id, None) is not None:
+                if int.from_bytes(payload, "big") == _REFUSED_STREAM:
+                    self.unprocessed.add(stream_id)
                 ended.append((stream_id, None))
         elif kind == SETTINGS:
             self._settings(flags, payload)
@@ -179,7 +187,10 @@ class Http2Client:
             if not flags & _ACK:
                 self.out.append(_frame(PING, _ACK, 0, payload))
         elif kind == GOAWAY:
+            if len(payload) < 8:
+                raise Http2Error("a GOAWAY that is too short")
             self.is_ending = True
+            self.last_stream = min(self.last_stream, int.from_bytes(payload[:4], "big") & STREAM_ID_MOST)
         elif kind == WINDOW_UPDATE:
             if len(payload) != 4:
                 raise Http2Error("a WINDOW_UPDATE of the wrong length")
@@ -213,7 +224,7 @@ class Http2Client:
         if response is None:
             return
         if known[0][:1] != b"1" and not response.status:  # not for 1xx, nor for trailers
-            response.status, response.kind = known
+            response.status, response.kind, response.age = known
         self._end(flags, stream_id, response, ended)
 
     def _end(
@@ -223,7 +234,7 @@ class Http2Client:
             del self.streams[stream_id]
             ended.append((stream_id, response))
 
-    def _decode(self, block: bytes) -> tuple[bytes, bytes]:
+    def _decode(self, block: bytes) -> _Head:
         table: Any = self._decoder.header_table
         first = table.dynamic_entries[0] if table.dynamic_entries else None
         limit = table.maxsize
@@ -232,17 +243,20 @@ class Http2Client:
         except (HPACKError, ValueError, IndexError, UnicodeError) as problem:
             raise Http2Error("a header block that cannot be read") from problem
         status = kind = b""
+        age = 0
         for name, value in headers:
             if name == b":status":
                 status = bytes(value)
             elif name == b"content-type":
                 kind = bytes(value).partition(b";")[0].strip().lower()
+            elif name == b"age" and value.isdigit():
+                age = min(int(value[:10]), 0x7FFFFFFF)
         newest = table.dynamic_entries[0] if table.dynamic_entries else None
         if newest is not first or table.maxsize != limit or len(self._known) >= BLOCKS_KEPT:
             self._known.clear()  # indices mean something else from now on
         if newest is first and table.maxsize == limit:
-            self._known[block] = (status, kind)
-        return status, kind
+            self._known[block] = (status, kind, age)
+        return status, kind, age
 
 
 def _literal(name: bytes, value: bytes) -> bytes:

@@ -145,7 +145,7 @@ def test_what_a_leaving_connection_did_not_take_is_asked_on_a_new_one() -> None:
     assert desk.channels[1].asked == old.asked[1:] and not old.closed
     old.owner.on_message(old.asked[0], b"\0\0rest", True, 0.2)
     old.owner.on_refused(old.asked[1], "refused", 0.3)
-    assert desk.told == [(1, QUERY[:2] + b"rest")]
+    assert desk.told == [(1, QUERY[:2] + b"rest")] and len(desk.channels[1].asked) == 1
     desk.resolver.network_changed(0.4)
     assert old.closed and desk.channels[1].closed and len(desk.channels[2].asked) == 1
 
@@ -178,6 +178,18 @@ def test_a_broken_connection_moves_everybody_on() -> None:
     assert len(desk.channels[1].asked) == 3
     desk.resolver.on_failed(desk.channels[1].asked[0], "http-500", 0.2)
     assert desk.told == [(1, "http-500")]
+
+
+def test_what_a_leaving_connection_took_and_lost_is_asked_once_more() -> None:
+    desk = Desk()
+    desk.resolver.query(1, QUERY, 0.0)
+    old = desk.channels[0]
+    old.owner.on_leaving([], 0.1)
+    old.owner.on_refused(old.asked[0], "refused", 0.2)
+    new = desk.channels[1]
+    assert new.asked == old.asked
+    new.owner.on_refused(new.asked[0], "refused", 0.3)
+    assert desk.told == [(1, "refused")]
 
 
 def test_a_new_network_asks_again_at_once() -> None:

@@ -15,7 +15,7 @@ from h2.settings import SettingCodes, Settings
 from netstack.core.events import EngineError
 from netstack.testing.world import ScriptedDialer
 from netstack.upstream.bootstrap import Location
-from netstack.upstream.doh import doh_resolver
+from netstack.upstream.doh import REFUSALS_MOST, doh_resolver
 from netstack.upstream.tls import Trust
 from netstack.upstream.url import parse_upstream
 from tests.certificates import MemoryTlsServer, authority, server_context, settle
@@ -200,11 +200,78 @@ def test_a_reset_stream_fails_alone() -> None:
     desk.ask(2)
     server = desk.accept()
     first, second = server.take()
-    server.http.reset_stream(first, 7)
+    server.http.reset_stream(first, 8)
     server.push()
     server.answer(second)
     desk.settle()
     assert desk.failures == {1: "reset"} and list(desk.answers) == [2]
+
+
+def test_a_stream_that_was_not_taken_is_asked_again_a_few_times() -> None:
+    desk = Desk()
+    desk.ask(1)
+    server = desk.accept()
+    asked = 0
+    while not desk.failures:
+        [stream_id] = server.take()
+        asked += 1
+        server.http.reset_stream(stream_id, 7)
+        server.push()
+        desk.settle()
+    assert desk.failures == {1: "reset"} and asked == REFUSALS_MOST + 1
+    desk.ask(2)
+    desk.settle()
+    server.http.reset_stream(server.take()[0], 7)
+    server.push()
+    desk.settle()
+    server.answer(server.take()[0])
+    desk.settle()
+    assert list(desk.answers) == [2] and len(desk.dialer.streams) == 1
+
+
+def test_the_time_in_http_caches_is_taken_off_the_ttl() -> None:
+    desk = Desk()
+    for token, age in enumerate((b"2", b"5", b"900", b"nonsense", b"-1")):
+        desk.ask(token)
+        server = desk.servers[0] if desk.servers else desk.accept()
+        desk.settle()
+        [stream_id] = server.take()
+        kind = (b"content-type", b"application/dns-message")
+        server.http.send_headers(stream_id, [(b":status", b"200"), kind, (b"age", age)])
+        server.http.send_data(stream_id, response(server.bodies[stream_id]), end_stream=True)
+        server.push()
+        desk.settle()
+    ttls = [dns.message.from_wire(desk.answers[token]).answer[0].ttl for token in range(5)]
+    assert ttls == [3, 0, 0, 5, 5]
+
+
+def test_a_response_without_a_status_is_garbage() -> None:
+    desk = Desk()
+    desk.ask(1)
+    server = desk.accept()
+    [stream_id] = server.take()
+    server.http.config.validate_outbound_headers = False
+    server.http.send_headers(stream_id, [("content-type", "application/dns-message")])
+    server.http.send_data(stream_id, response(server.bodies[stream_id]), end_stream=True)
+    server.push()
+    desk.settle()
+    assert desk.failures == {1: "garbage"}
+
+
+def test_pings_that_nobody_takes_the_answers_of_stop_the_reading() -> None:
+    desk = Desk()
+    desk.ask(1)
+    server = desk.accept()
+    server.tls.stream.capacity = 0
+    below = server.tls.stream
+    for _ in range(1000):
+        if not below.readable_wanted:
+            break
+        for _ in range(800):
+            server.http.ping(b"12345678")
+        server.push()
+        below.owner.on_readable(below, 0.0)
+    assert not below.readable_wanted, "bounded"
 
 
 def test_goaway_moves_what_is_open_to_a_new_connection() -> None:
@@ -215,7 +282,7 @@ def test_goaway_moves_what_is_open_to_a_new_connection() -> None:
     desk.settle()
     desk.ask(2)
     desk.settle()
-    server.http.close_connection()
+    server.http.close_connection(last_stream_id=1)
     server.push()
     settle([server.tls], 0.0)
     assert server.tls.stream.closed and len(desk.dialer.streams) == 2
@@ -229,10 +296,41 @@ def test_goaway_at_once_is_a_refusal() -> None:
     desk = Desk()
     desk.ask(1)
     server = desk.accept()
-    server.http.close_connection(8)
+    server.http.close_connection(8, last_stream_id=0)
     server.push()
     settle([server.tls], 0.0)
     assert desk.failures == {1: "refused"} and len(desk.dialer.streams) == 1
+
+
+def goaway(server: Server, last: int) -> None:
+    """As a server that goes on answering; h2 would not."""
+    server.tls.write(b"\0\0\x08\x07\0\0\0\0\0" + last.to_bytes(4, "big") + bytes(4))
+
+
+@pytest.mark.parametrize("last", [1, 0x7FFFFFFF])
+def test_what_the_server_took_before_goaway_is_waited_for(last: int) -> None:
+    desk = Desk()
+    desk.ask(1)
+    desk.ask(2)
+    server = desk.accept()
+    first, second = server.take()
+    goaway(server, last)
+    settle([server.tls], 0.0)
+    desk.ask(3)
+    assert len(desk.dialer.streams) == 2 and not server.tls.stream.closed
+    again = desk.accept()
+    for stream_id in again.take():
+        again.answer(stream_id)
+    desk.settle()
+    if last == first:
+        assert sorted(desk.answers) == [2, 3], "what it did not take is asked again"
+    else:
+        server.answer(second)
+        assert sorted(desk.answers) == [3]
+    server.answer(first)
+    settle([server.tls, again.tls], 0.0)
+    assert sorted(desk.answers) == [1, 2, 3] and not desk.failures
+    assert server.tls.stream.closed and not again.tls.stream.closed
 
 
 @pytest.mark.parametrize("octets", [b"HTTP/1.1 400 Bad Request\r\n\r\n", bytes(64), b"\xff" * 64])
