@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import random
 import socket
 import subprocess
 import threading
@@ -25,12 +26,12 @@ ADDRESS = "192.0.2.77"  # what host.example has
 
 
 def free_port() -> int:
-    """A loopback port that nobody uses, for UDP and TCP."""
+    """A loopback port that nobody uses, for UDP and TCP; not one that the kernel gives to clients meanwhile."""
     while True:
+        port = random.randrange(12_000, 32_000)
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp, socket.socket() as tcp:
-            udp.bind(("127.0.0.1", 0))
-            port: int = udp.getsockname()[1]
             try:
+                udp.bind(("127.0.0.1", port))
                 tcp.bind(("127.0.0.1", port))
             except OSError:
                 continue

@@ -229,6 +229,21 @@ def test_what_is_no_answer(octets: bytes) -> None:
     assert desk.failures == {1: "garbage"} and list(desk.answers) == [2] and len(desk.dialer.datagrams) == 1
 
 
+def test_an_answer_is_taken_when_it_is_whole_whatever_the_stream_does() -> None:
+    desk = Desk()
+    desk.ask(1)
+    server = desk.accept()
+    [stream_id] = server.take()
+    assert server.quic is not None
+    octets = framed(response(server.streams[stream_id][2:]))
+    server.quic.send_stream_data(stream_id, octets[:20])
+    desk.run()
+    assert not desk.answers
+    server.quic.send_stream_data(stream_id, octets[20:] + b"more")
+    desk.run()
+    assert list(desk.answers) == [1] and not desk.failures
+
+
 def test_a_reset_stream_fails_alone() -> None:
     desk = Desk()
     desk.ask(1)
