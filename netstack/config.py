@@ -1,6 +1,6 @@
 """Every setting of the engine, in place: what it means, its unit, its default and why.
 
-Responsible for: frozen, keyword-only dataclasses; reading them from TOML; errors that name the key.
+Responsible for: frozen, keyword-only records; reading them from TOML; errors that name the key.
 Refuses to know: how a setting takes effect.
 
 ``load_config(path)`` reads a TOML file whose tables are the fields of `Config`; ``profile = "seed"``
@@ -9,12 +9,11 @@ at its top starts from the original netstack's values instead of ours.
 
 from __future__ import annotations
 
-import dataclasses
 import ipaddress
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, get_type_hints
 
 from netstack.core.errors import ConfigError
+from netstack.core.record import field, fields, is_record, recordclass
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -43,7 +42,7 @@ _CHOICES: dict[str, dict[str, tuple[str, ...]]] = {
 _MAY_BE_ZERO = ("keepalive", "linger", "delayed_ack", "stale", "prefetch_hits", "ttl_min", "ttl_max")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@recordclass(frozen=True, kw_only=True)
 class TunnelConfig:
     """The packet device."""
 
@@ -61,7 +60,7 @@ class TunnelConfig:
     """Packets that the device queues towards us (Linux TUN: half of txqueuelen); windows are kept below it."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@recordclass(frozen=True, kw_only=True)
 class TcpConfig:
     """The terminating TCP towards the app."""
 
@@ -101,7 +100,7 @@ class TcpConfig:
     """How a timed-out dial is shown: reset, unreachable or drop."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@recordclass(frozen=True, kw_only=True)
 class UdpConfig:
     """UDP sessions (RFC 4787)."""
 
@@ -113,7 +112,7 @@ class UdpConfig:
     """Idle seconds of a session that carried STUN (calls on hold)."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@recordclass(frozen=True, kw_only=True)
 class DnsConfig:
     """The DNS bridge."""
 
@@ -148,7 +147,7 @@ class DnsConfig:
     """Fill encrypted queries up to multiples of 128 octets (RFC 8467)."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@recordclass(frozen=True, kw_only=True)
 class FilterConfig:
     """Which names are not resolved. Rules come first, then allow lists, then block lists."""
 
@@ -171,7 +170,7 @@ class FilterConfig:
     """Known hosts of encrypted DNS to block: `built-in`, or a file of names; empty for none."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@recordclass(frozen=True, kw_only=True)
 class RuleConfig:
     """Rules about queries, in order: the first that matches decides. A condition that is empty always holds."""
 
@@ -198,7 +197,7 @@ class RuleConfig:
     """What events call the rule; `rule N` otherwise."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@recordclass(frozen=True, kw_only=True)
 class SplitConfig:
     """Split DNS: names that other upstreams know. The longest suffix wins; their private addresses are no rebinding."""
 
@@ -212,7 +211,7 @@ class SplitConfig:
     """Ask the default upstreams too when these fail, refuse or say NXDOMAIN; else they never see such a name."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@recordclass(frozen=True, kw_only=True)
 class CacheConfig:
     """The resolver's cache (RFC 2308, 8767). A network change empties it."""
 
@@ -236,7 +235,7 @@ class CacheConfig:
     """An answer that was used this often is asked for again in its last tenth; 0 for never."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@recordclass(frozen=True, kw_only=True)
 class AnswersConfig:
     """What is changed in answers on their way to the app. The defaults change nothing."""
 
@@ -264,7 +263,7 @@ class AnswersConfig:
     """EDNS client subnet in queries (RFC 7871): pass or remove."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@recordclass(frozen=True, kw_only=True)
 class ServerConfig:
     """`netstack dns`: the resolver on addresses of this host."""
 
@@ -282,7 +281,7 @@ class ServerConfig:
     """Seconds without a query until a connection is closed (RFC 7766 6.2.3)."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@recordclass(frozen=True, kw_only=True)
 class TrackerConfig:
     """Leases of resolved addresses."""
 
@@ -298,7 +297,7 @@ class TrackerConfig:
     """Seconds that an address stays allowed after the last flow to it ended."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@recordclass(frozen=True, kw_only=True)
 class PolicyConfig:
     """What is refused, and how."""
 
@@ -320,7 +319,7 @@ class PolicyConfig:
     """Multicast and broadcast: allow or block."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@recordclass(frozen=True, kw_only=True)
 class LimitsConfig:
     """Caps of every table. What is over is shed oldest-idle first and counted."""
 
@@ -350,7 +349,7 @@ class LimitsConfig:
     """RST segments that the engine sends without a flow."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@recordclass(frozen=True, kw_only=True)
 class Config:
     """All of it."""
 
@@ -435,7 +434,7 @@ def _build(cls: Any, table: Any, prefix: str) -> Any:
 
 
 def _value(wanted: Any, value: Any, name: str) -> Any:
-    if dataclasses.is_dataclass(wanted):
+    if is_record(wanted):
         return _build(wanted, value, f"{name}.")
     if wanted is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
@@ -443,7 +442,7 @@ def _value(wanted: Any, value: Any, name: str) -> Any:
         if not isinstance(value, (list, tuple)):
             raise ConfigError(f"{name}: a list is wanted, got {value!r}")
         kind = wanted.__args__[0]
-        if dataclasses.is_dataclass(kind):
+        if is_record(kind):
             return tuple(_value(kind, item, f"{name}[{number}]") for number, item in enumerate(value, 1))
         return tuple(_value(kind, item, name) for item in value)
     if type(value) is not wanted:
@@ -466,12 +465,12 @@ def _address(name: str, value: str, version: int) -> None:
 
 
 def _positive(prefix: str, table: Any, *, zero: tuple[str, ...] = ()) -> None:
-    for item in dataclasses.fields(table):
-        value = getattr(table, item.name)
+    for key in fields(table):
+        value = getattr(table, key)
         if isinstance(value, bool) or not isinstance(value, (int, float)):
             continue
-        if value < 0 or (value == 0 and item.name not in zero):
-            raise ConfigError(f"{prefix}.{item.name}: must be above zero, got {value}")
+        if value < 0 or (value == 0 and key not in zero):
+            raise ConfigError(f"{prefix}.{key}: must be above zero, got {value}")
 
 
 def _check(config: Config) -> None:

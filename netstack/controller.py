@@ -7,7 +7,6 @@ Refuses to know: packets, and any platform; the bindings hand it a tunnel factor
 
 from __future__ import annotations
 
-import dataclasses
 import threading
 import time
 from collections.abc import Callable
@@ -18,6 +17,7 @@ from netstack.config import Config, parse_server
 from netstack.core.errors import NetstackError, StateError
 from netstack.core.events import EngineError, Event, EventSink, StateChanged
 from netstack.core.ports import FlowOwner, Tunnel
+from netstack.core.record import replace
 from netstack.core.stats import Stats
 from netstack.link import collision
 from netstack.runtime.live import LiveRuntime
@@ -175,12 +175,12 @@ class PacketCaptureController:
             "home_dir": home_dir, "upstream_proto": upstream_proto, "log_level": log_level, "log_path": log_path,
         }  # fmt: skip
         config = self._config
-        self._config = dataclasses.replace(
+        self._config = replace(
             config,
-            tunnel=dataclasses.replace(
+            tunnel=replace(
                 config.tunnel, address=tun_address, device_address=device_address, mtu=mtu
             ),
-            dns=dataclasses.replace(config.dns, servers=(dns_proxy_address,)),
+            dns=replace(config.dns, servers=(dns_proxy_address,)),
         )
         self.start(make_tunnel)
 
@@ -265,7 +265,7 @@ class PacketCaptureController:
             if enabled.lower() not in ("true", "false"):
                 raise NetstackError(f"enabled: {enabled!r} is not true or false")
             enabled = enabled.lower() == "true"
-        self.reconfigure(dataclasses.replace(self._config, mode="firewall" if enabled else "dns-only"))
+        self.reconfigure(replace(self._config, mode="firewall" if enabled else "dns-only"))
 
     def reconfigure(self, config: Config) -> None:
         """Take over new policy settings while running."""

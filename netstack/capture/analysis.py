@@ -11,16 +11,15 @@ seen tells of a loss; a duplicate ACK repeats ACK and window without data.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from netstack.core.packet import ACK, FIN, RST, SYN
+from netstack.core.record import recordclass
 from netstack.core.seq import seq_le, seq_lt
 
 _REORDER_NS = 3_000_000
 _FAST_RETRANSMIT_NS = 20_000_000
 
 
-@dataclass(slots=True)
+@recordclass()
 class Tally:
     """Counts over both directions of one conversation."""
 

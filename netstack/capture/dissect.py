@@ -12,9 +12,9 @@ say what they are all the same, and each layer counts as present once the layer 
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
 
 from netstack.core.flow import ICMP, ICMPV6, TCP, UDP
+from netstack.core.record import recordclass
 
 NOTHING = -1
 """`IpHeader.protocol` where no transport can be told: cut short, contradictory, or a later fragment."""
@@ -28,7 +28,7 @@ _HOP_BY_HOP, _ROUTING, _FRAGMENT, _AH, _NO_NEXT, _DESTINATION = 0, 43, 44, 51, 5
 _EXTENSIONS = frozenset((_HOP_BY_HOP, _ROUTING, _FRAGMENT, _AH, _DESTINATION))
 
 
-@dataclass(slots=True)
+@recordclass()
 class IpHeader:
     """One IP header as far as it was captured.
 
@@ -148,7 +148,7 @@ def _final_destination(frame: bytes, at: int, size: int) -> bytes:
     return frame[at + 8 : at + 24] if kind == 4 else b""  # a segment routing header lists the last one first
 
 
-@dataclass(slots=True)
+@recordclass()
 class TcpFields:
     """A TCP header as captured. `size` is the payload on the wire, ``frame[at:end]`` what was captured of it.
 
@@ -212,7 +212,7 @@ def _read_options(frame: bytes, at: int, end: int, fields: TcpFields) -> None:
         at += size
 
 
-@dataclass(slots=True)
+@recordclass()
 class UdpFields:
     """A UDP header as captured; `size` as its length field says, ``frame[at:end]`` what was captured of the payload."""
 

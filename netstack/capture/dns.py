@@ -12,9 +12,9 @@ characters as C writes them, octets above 127 as replacement characters.
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass, field
 
 from netstack.core.flow import format_address
+from netstack.core.record import field, recordclass
 
 A, CNAME, AAAA = 1, 5, 28
 _HEADER = struct.Struct("!HHHHHH")
@@ -24,7 +24,7 @@ _LONGEST_NAME = 255
 _MOST_RECORDS = 2048  # a message of 65,535 octets has room for some 4,000 of the shortest; honest ones hold few
 
 
-@dataclass(slots=True)
+@recordclass()
 class Record:
     """One resource record of the answer section. `value` is the text of an address or alias, "" for other types."""
 
@@ -34,7 +34,7 @@ class Record:
     value: str = ""
 
 
-@dataclass(slots=True)
+@recordclass()
 class DnsMessage:
     """One message as far as it could be read; `broken` when it ended before what its counts promise."""
 

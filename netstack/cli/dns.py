@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import dataclasses
 import json
 import signal
 import sys
@@ -21,6 +20,7 @@ from netstack.cli.serving import raise_descriptor_limit
 from netstack.config import Config, load_config, parse_network, parse_server
 from netstack.core.errors import ConfigError, NetstackError, UsageError
 from netstack.core.events import EventSink
+from netstack.core.record import replace
 from netstack.runtime.dns_server import DnsServer
 
 _DESCRIPTION = """\
@@ -109,16 +109,16 @@ def _configuration(options: argparse.Namespace) -> Config:
     config = load_config(options.config) if options.config else Config()
     config = with_dns_options(config, options, alone=True)
     if not config.dns.upstreams and config.dns.servers == Config().dns.servers:
-        config = dataclasses.replace(config, dns=dataclasses.replace(config.dns, servers=host_resolvers()))
+        config = replace(config, dns=replace(config.dns, servers=host_resolvers()))
     server: dict[str, Any] = {}
     if options.listen:
         server["listen"] = tuple(map(_listen, options.listen))
     if options.allow_peers:
         server["allow_peers"] = tuple(_network(each) for text in options.allow_peers for each in text.split(","))
-    changed = dataclasses.replace(config.server, **server) if server else config.server
+    changed = replace(config.server, **server) if server else config.server
     if options.listen:
         _need_peers(changed.listen, changed.allow_peers)
-    return dataclasses.replace(config, server=changed)
+    return replace(config, server=changed)
 
 
 def _listen(text: str) -> str:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import dataclasses
 import ipaddress
 import json
 import sys
@@ -21,6 +20,7 @@ from netstack.cli.output import Output
 from netstack.config import ENFORCEMENTS, STRATEGIES, Config, load_config, parse_server
 from netstack.core.errors import ConfigError, NetstackError
 from netstack.core.events import EngineError, Event, EventSink
+from netstack.core.record import replace
 
 RESOLV_CONF = "/etc/resolv.conf"
 
@@ -87,11 +87,11 @@ def with_dns_options(config: Config, options: argparse.Namespace, *, alone: bool
     if options.allow:
         lists["allow"] = (*config.filter.allow, *options.allow)
     cache = options.cache or ("on" if alone and config.cache.use == "auto" else config.cache.use)
-    return dataclasses.replace(
+    return replace(
         config,
-        dns=dataclasses.replace(config.dns, **dns),
-        filter=dataclasses.replace(config.filter, **lists),
-        cache=dataclasses.replace(config.cache, use=cache),
+        dns=replace(config.dns, **dns),
+        filter=replace(config.filter, **lists),
+        cache=replace(config.cache, use=cache),
     )
 
 
@@ -162,11 +162,11 @@ def make_configuration(options: argparse.Namespace, *, servers: tuple[str, ...] 
         tunnel["address6"] = address6
     policy = {"enforcement": options.enforcement} if options.enforcement else {}
     config = with_dns_options(config, options)
-    return dataclasses.replace(
+    return replace(
         config,
-        dns=dataclasses.replace(config.dns, servers=dns),
-        tunnel=dataclasses.replace(config.tunnel, **tunnel),
-        policy=dataclasses.replace(config.policy, **policy),
+        dns=replace(config.dns, servers=dns),
+        tunnel=replace(config.tunnel, **tunnel),
+        policy=replace(config.policy, **policy),
     )
 
 

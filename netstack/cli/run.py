@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import dataclasses
 import fcntl
 import os
 import selectors
@@ -28,6 +27,7 @@ from netstack.cli.serving import device_queue, make_tunnel, pcap_tracer, raise_d
 from netstack.config import Config
 from netstack.core.errors import UsageError
 from netstack.core.ports import Tunnel
+from netstack.core.record import replace
 from netstack.link import collision
 from netstack.link.linux import TunDevice, bring_up, describe_tun, open_tun
 from netstack.runtime.live import LiveRuntime
@@ -136,5 +136,5 @@ def _with_mtu_of(name: str, config: Config) -> Config:
         answer = fcntl.ioctl(probe, _SIOCGIFMTU, struct.pack("16s16x", os.fsencode(name)))
         mtu = struct.unpack_from("i", answer, 16)[0]
         if 576 <= mtu <= 65_535:
-            return dataclasses.replace(config, tunnel=dataclasses.replace(config.tunnel, mtu=mtu))
+            return replace(config, tunnel=replace(config.tunnel, mtu=mtu))
     return config

@@ -11,11 +11,11 @@ those that the original netstack wrote, so existing log filters keep working.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, fields
 from enum import Enum
 from typing import Any, ClassVar
 
 from netstack.core.flow import FiveTuple
+from netstack.core.record import fields, recordclass
 from netstack.core.verdict import Verdict
 
 
@@ -46,7 +46,7 @@ def _plain(value: Any) -> Any:
     return value
 
 
-@dataclass(slots=True)
+@recordclass()
 class Event:
     """Root of all events."""
 
@@ -56,8 +56,8 @@ class Event:
     def as_dict(self) -> dict[str, Any]:
         """Plain JSON types, `event` first."""
         shown: dict[str, Any] = {"event": self.kind}
-        for item in fields(self):
-            shown[item.name] = _plain(getattr(self, item.name))
+        for name in fields(self):
+            shown[name] = _plain(getattr(self, name))
         return shown
 
     def line(self) -> str:
@@ -65,7 +65,7 @@ class Event:
         return f"[{self.kind}]"
 
 
-@dataclass(slots=True)
+@recordclass()
 class FlowOpened(Event):
     """A flow is carried: TCP after the real socket connected, UDP/ICMP at the first packet."""
 
@@ -78,7 +78,7 @@ class FlowOpened(Event):
         return f"[{_tag(self.flow)}] OPEN {_arrow(self.flow)} ({self.verdict.evidence or self.verdict.reason.value})"
 
 
-@dataclass(slots=True)
+@recordclass()
 class FlowBlocked(Event):
     """Policy refused a flow or datagram. Repeats of one flow within a second are counted, not repeated."""
 
@@ -93,7 +93,7 @@ class FlowBlocked(Event):
         return f"[{_tag(self.flow)}] BLOCKED {what}: {_arrow(self.flow)}"
 
 
-@dataclass(slots=True)
+@recordclass()
 class FlowClosed(Event):
     """A flow ended. `how`: finished, reset-by-app, reset-by-peer, refused, unreachable, timeout, shed, cut, stopped."""
 
@@ -108,7 +108,7 @@ class FlowClosed(Event):
         return f"[{_tag(self.flow)}] CLOSE {_arrow(self.flow)} {self.how}, {self.octets_up} up, {self.octets_down} down"
 
 
-@dataclass(slots=True)
+@recordclass()
 class QueryAnswered(Event):
     """A DNS query was answered; `addresses` were in the tracker before the answer left."""
 
@@ -124,7 +124,7 @@ class QueryAnswered(Event):
         return f"[DNS] {self.name} {self.type} {self.rcode} {' '.join(self.addresses)}".rstrip()
 
 
-@dataclass(slots=True)
+@recordclass()
 class QueryFailed(Event):
     """A DNS query got SERVFAIL from the engine itself. `why`: timeout, table-full, unreachable, protect."""
 
@@ -138,7 +138,7 @@ class QueryFailed(Event):
         return f"[DNS] FAILED {self.name} {self.type}: {self.why}"
 
 
-@dataclass(slots=True)
+@recordclass()
 class QueryJudged(Event):
     """A rule or a list did something else with a DNS query than letting it pass. `action`: nxdomain, refused, nodata,
     sinkhole, drop, postpone, rewrite; `rule` says which one."""
@@ -154,7 +154,7 @@ class QueryJudged(Event):
         return f"[DNS] {self.action.upper()} {self.name} {self.type}: {self.rule}"
 
 
-@dataclass(slots=True)
+@recordclass()
 class PacketDropped(Event):
     """A packet did not go on. Emitted only when a tracer asks; the counter always moves."""
 
@@ -166,7 +166,7 @@ class PacketDropped(Event):
         return f"[DROP] {self.reason.name.lower()} ({self.length} octets)"
 
 
-@dataclass(slots=True)
+@recordclass()
 class EngineError(Event):
     """Something outside failed. `where`: tunnel, dialer, protect, resolver, host, config. `fatal` ends the run."""
 
@@ -179,7 +179,7 @@ class EngineError(Event):
         return f"[ERROR] {self.where}: {self.message}"
 
 
-@dataclass(slots=True)
+@recordclass()
 class StateChanged(Event):
     """The controller moved to another state, or the mode changed."""
 
@@ -191,7 +191,7 @@ class StateChanged(Event):
         return f"[STATE] {self.state} ({self.mode})"
 
 
-@dataclass(slots=True)
+@recordclass()
 class LockdownChanged(Event):
     """The blocking state began, ended or failed. `network_check`: the system's network check may pass meanwhile."""
 
@@ -205,7 +205,7 @@ class LockdownChanged(Event):
         return f"[LOCKDOWN] {self.state}{f', {check}' if self.state != 'open' else ''} {self.why}".rstrip()
 
 
-@dataclass(slots=True)
+@recordclass()
 class CaptivePortalChanged(Event):
     """What is known of a captive portal. `state`: clear, captive (allowance running) or ended; `url` for the user."""
 

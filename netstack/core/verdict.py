@@ -6,8 +6,9 @@ Refuses to know: how a verdict is reached.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import StrEnum
+
+from netstack.core.record import recordclass
 
 
 class Action(StrEnum):
@@ -42,7 +43,7 @@ class Reason(StrEnum):
     LOCKDOWN = "lockdown"  # a blocking state: only the system's network check may pass
 
 
-@dataclass(frozen=True, slots=True)
+@recordclass(frozen=True)
 class Verdict:
     """One decision with its evidence.
 

@@ -15,9 +15,9 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from netstack.core.ports import Resolver
+from netstack.core.record import recordclass
 from netstack.dns import dns64
 from netstack.dns.edns import CLIENT_SUBNET, emit_opt, read_edns, without_option
 from netstack.dns.message import (
@@ -55,7 +55,7 @@ _RETRY = 60.0  # seconds until a prefix discovery that failed is tried again
 _MAX_TTL = 0x7FFFFFFF
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@recordclass(frozen=True, kw_only=True)
 class AnswerSettings:
     """What is changed. The defaults change nothing."""
 
@@ -83,7 +83,7 @@ class AnswerSettings:
     """EDNS client subnet of queries: pass or remove."""
 
 
-@dataclass(slots=True, eq=False)
+@recordclass(eq=False)
 class _Synthesis:
     """An AAAA query whose answer may have to be made of an A answer. `empty` is the AAAA answer.
 

@@ -12,7 +12,6 @@ waits: a query that gets no answer costs one table entry until its time is over,
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from netstack.config import DnsConfig, LimitsConfig
 from netstack.core.drops import DropReason
@@ -44,18 +43,30 @@ QueryOf = Callable[[int, Query, FiveTuple, float, bool], None]
 Identity = tuple[int, bytes, int, bytes, int, int, bytes]
 
 
-@dataclass(slots=True, eq=False)
 class _Pending:
     """A query that was asked upstream."""
 
-    query: Query
-    flow: FiveTuple
-    reply: Reply
-    identity: Identity
-    asked_at: float
-    deadline: float
-    limit: int  # octets of the largest answer
-    dropped: bool = False
+    __slots__ = ("asked_at", "deadline", "dropped", "flow", "identity", "limit", "query", "reply")
+
+    def __init__(
+        self,
+        query: Query,
+        flow: FiveTuple,
+        reply: Reply,
+        identity: Identity,
+        asked_at: float,
+        deadline: float,
+        limit: int,
+        dropped: bool = False,
+    ) -> None:
+        self.query = query
+        self.flow = flow
+        self.reply = reply
+        self.identity = identity
+        self.asked_at = asked_at
+        self.deadline = deadline
+        self.limit = limit  # octets of the largest answer
+        self.dropped = dropped
 
 
 class DnsBridge:

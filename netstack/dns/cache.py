@@ -21,9 +21,9 @@ from __future__ import annotations
 import struct
 from collections import OrderedDict, deque
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from netstack.core.ports import Resolver
+from netstack.core.record import recordclass
 from netstack.dns.edns import CLIENT_SUBNET, COOKIE, STALE_ANSWER, Edns, emit_opt, read_edns
 from netstack.dns.filter import read_answer
 from netstack.dns.message import (
@@ -66,7 +66,7 @@ _OCTET = tuple(bytes((number,)) for number in range(256))
 _ORDINARY = frozenset(kind.to_bytes(2, "big") + b"\0\1" for kind in (1, 2, 5, 6, 12, 15, 16, 28, 33, 64, 65))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@recordclass(frozen=True, kw_only=True)
 class CacheSettings:
     """What the cache keeps."""
 
@@ -88,7 +88,7 @@ class CacheSettings:
     """An entry that was used this often is refreshed in its last tenth; 0 for never."""
 
 
-@dataclass(slots=True, eq=False)
+@recordclass(eq=False)
 class _Entry:
     """One kept answer. `body` is its records without OPT, `ttls` offset in the body and TTL of each."""
 
@@ -115,7 +115,7 @@ _Unread = tuple[bytes, bytes, float, int]  # query, answer, when it came, octets
 _View = tuple[_Entry, bytes, bytes]  # what comes before and behind the records
 
 
-@dataclass(slots=True, eq=False)
+@recordclass(eq=False)
 class _Asked:
     """An upstream query of this stage. `waiting` holds the callers' tokens with the ids that they used."""
 

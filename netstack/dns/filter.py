@@ -12,10 +12,10 @@ so no loop is possible and the work is bounded by the message.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import Protocol
 
 from netstack.core.flow import format_address
+from netstack.core.record import field, recordclass
 from netstack.dns.message import (
     AAAA,
     CNAME,
@@ -47,7 +47,7 @@ class AddressBook(Protocol):
         """Lease a packed address to a name; False when it may never be leased."""
 
 
-@dataclass(slots=True, eq=False)
+@recordclass(eq=False)
 class Answer:
     """An upstream answer, read. `addresses` holds packed addresses and TTLs; `opt` the OPT record's octets."""
 

@@ -14,7 +14,8 @@ name that is blocked by mistake costs more than one that is not.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+
+from netstack.core.record import field, recordclass
 
 SELF = 1  # the name itself
 UNDER = 2  # every name below it
@@ -41,7 +42,7 @@ LOCAL = {
 """Names that every hosts file has for the host itself."""
 
 
-@dataclass(slots=True, eq=False)
+@recordclass(eq=False)
 class ListText:
     """What lists say. `names` holds lower-case presentation form without the final dot -> SELF, UNDER, exceptions."""
 

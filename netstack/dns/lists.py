@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
-from dataclasses import dataclass
 
+from netstack.core.record import recordclass
 from netstack.dns.blocklist import ALLOWED, ListError, NameList
 from netstack.dns.list_compile import load_list
 from netstack.dns.ruleset import Step
@@ -20,7 +20,7 @@ from netstack.dns.ruleset import Step
 Stamp = tuple[int, int, int, int]
 
 
-@dataclass(frozen=True, slots=True)
+@recordclass(frozen=True)
 class Listed:
     """One list in force, and the state of its file when it was opened."""
 
@@ -28,7 +28,7 @@ class Listed:
     stamp: Stamp
 
 
-@dataclass(frozen=True, slots=True)
+@recordclass(frozen=True)
 class Found:
     """A list decided: whether the name is allowed, and which file says so."""
 

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import re
 import struct
-from dataclasses import dataclass
 from enum import IntEnum
 
 from netstack.core.packet import Octets
@@ -108,16 +107,20 @@ class Question:
         return self.wire[-2] << 8 | self.wire[-1]
 
 
-@dataclass(slots=True, eq=False)
 class Query:
     """A query. `udp_size` is what the client takes over UDP; `edns` whether it spoke EDNS."""
 
-    id: int
-    flags: int
-    question: Question
-    message: bytes
-    udp_size: int = MIN_UDP
-    edns: bool = False
+    __slots__ = ("edns", "flags", "id", "message", "question", "udp_size")
+
+    def __init__(
+        self, id: int, flags: int, question: Question, message: bytes, udp_size: int = MIN_UDP, edns: bool = False
+    ) -> None:
+        self.id = id
+        self.flags = flags
+        self.question = question
+        self.message = message
+        self.udp_size = udp_size
+        self.edns = edns
 
 
 def is_dns(payload: Octets) -> bool:

@@ -16,13 +16,13 @@ sent to the app for it, and no state stays, so the next query of the same socket
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from netstack.core.drops import DropReason
 from netstack.core.errors import ConfigError
 from netstack.core.events import EngineError, EventSink, QueryJudged
 from netstack.core.flow import FiveTuple
 from netstack.core.ports import FlowOwner, Resolver
+from netstack.core.record import recordclass
 from netstack.core.stats import Stats
 from netstack.dns.blocklist import labels_of
 from netstack.dns.bypass import doh_hosts_path, signal
@@ -41,7 +41,7 @@ MinuteOfWeek = Callable[[float], float]
 """From the engine's clock to minutes since Monday 00:00 local time."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@recordclass(frozen=True, kw_only=True)
 class RuleSettings:
     """What `RuleStage` is to do."""
 
@@ -61,7 +61,7 @@ class RuleSettings:
     """A list of DoH hosts to block as block lists do: a file, `built-in`, or empty for none."""
 
 
-@dataclass(slots=True, eq=False)
+@recordclass(eq=False)
 class _Held:
     """A postponed query."""
 
@@ -72,7 +72,7 @@ class _Held:
     until: float
 
 
-@dataclass(slots=True, eq=False)
+@recordclass(eq=False)
 class _Alias:
     """A query that is asked under another name."""
 

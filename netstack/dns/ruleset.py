@@ -12,11 +12,11 @@ those whose names can match: exact names and suffixes are found in dictionaries,
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
 from enum import Enum
 
 from netstack.core.errors import ConfigError
 from netstack.core.flow import Endpoint
+from netstack.core.record import field, recordclass
 from netstack.dns.message import TYPE_NAMES
 
 WEEK = 7 * 24 * 60  # minutes
@@ -41,7 +41,7 @@ class Action(Enum):
     REWRITE = "rewrite"  # answered with addresses, or with what another name has
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@recordclass(frozen=True, kw_only=True)
 class Rule:
     """One rule, in the form of a configuration file. A condition that is empty holds for every query."""
 
@@ -91,7 +91,7 @@ class Asked:
         return self._minute
 
 
-@dataclass(frozen=True, slots=True)
+@recordclass(frozen=True)
 class Judgement:
     """What decided. `rule` says it in words."""
 
@@ -101,7 +101,7 @@ class Judgement:
     alias: str = ""  # the name to answer for
 
 
-@dataclass(frozen=True, slots=True)
+@recordclass(frozen=True)
 class Step:
     """One line of a trace: what was looked at, whether it matched, and why not."""
 
@@ -113,7 +113,7 @@ class Step:
         return f"{'+' if self.matched else '-'} {self.what}{': ' + self.why if self.why else ''}"
 
 
-@dataclass(slots=True, eq=False)
+@recordclass(eq=False)
 class _Compiled:
     """A rule, ready for use."""
 
@@ -166,7 +166,7 @@ class _Compiled:
         return (UNKNOWN_APP if app is None else app) in self.rule.apps
 
 
-@dataclass(slots=True, eq=False)
+@recordclass(eq=False)
 class RuleSet:
     """Rules in order. Raises ConfigError naming the rule and the value when one cannot be read."""
 

@@ -12,10 +12,10 @@ when it fails, refuses or does not know the name, the default resolver is asked.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from netstack.core.errors import ConfigError
 from netstack.core.ports import Resolver
+from netstack.core.record import recordclass
 from netstack.dns.message import (
     AAAA,
     HEADER_SIZE,
@@ -37,7 +37,7 @@ _ALIAS_TTL = 30
 _NOT_SEARCHED = {b"\x09localhost\0"}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@recordclass(frozen=True, kw_only=True)
 class SplitGroup:
     """Names and the resolver that knows them."""
 
@@ -51,7 +51,7 @@ class SplitGroup:
     """Ask the default resolver too when this one fails, refuses or says NXDOMAIN."""
 
 
-@dataclass(slots=True, eq=False)
+@recordclass(eq=False)
 class _Search:
     """A name of one label, and the domains that are still to be tried."""
 

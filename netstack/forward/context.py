@@ -7,14 +7,13 @@ Refuses to know: what a forwarder does with them.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-
 from netstack.config import Config
 from netstack.core.drops import DropReason
 from netstack.core.events import EventSink, FlowBlocked
 from netstack.core.flow import unpack_key
 from netstack.core.packet import IcmpMessage
 from netstack.core.ports import Dialer, Entropy, Tunnel
+from netstack.core.record import field, recordclass
 from netstack.core.stats import Stats
 from netstack.core.timers import TimerQueue
 from netstack.core.verdict import Reason, Verdict
@@ -26,7 +25,7 @@ BLOCKED_REPEAT = 1.0  # seconds in which repeats of one blocked flow make no new
 BLOCKED_REMEMBERED = 512
 
 
-@dataclass(slots=True)
+@recordclass()
 class Context:
     """The shared parts. `reset_limiter` and `icmp_limiter` bound what hostile packets can make us send."""
 

@@ -11,13 +11,13 @@ from __future__ import annotations
 import heapq
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 from netstack.codec.base import PacketCodec
 from netstack.core.drops import DropReason
 from netstack.core.events import EventSink
 from netstack.core.packet import Octets
 from netstack.core.ports import Entropy, Tracer
+from netstack.core.record import recordclass
 from netstack.core.stats import Stats
 from netstack.link.fd import ignore_event
 from netstack.link.packets import PacketDevice, PacketTunnel
@@ -111,7 +111,7 @@ class TracingTunnel(_Around):
         return taken
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@recordclass(frozen=True, kw_only=True)
 class Impairment:
     """How bad one direction of a link is. Shares are 0..1, of packets; times in seconds."""
 

@@ -15,10 +15,10 @@ import errno
 import fcntl
 import os
 import struct
-from dataclasses import dataclass
 from pathlib import Path
 
 from netstack.core.errors import NetstackError, PermissionProblem, UsageError
+from netstack.core.record import recordclass
 from netstack.link.netlink import Netlink
 
 _TUNSETIFF = 0x400454CA
@@ -40,7 +40,7 @@ CLONE_NEWUSER = 0x10000000
 CLONE_NEWNET = 0x40000000
 
 
-@dataclass(frozen=True, slots=True)
+@recordclass(frozen=True)
 class TunDevice:
     """An attached TUN. `offload`: it has virtio-net headers, and the kernel's TCP offloads are on."""
 

@@ -15,18 +15,18 @@ import gzip
 import io
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any, BinaryIO, Protocol
 
 from netstack.core.errors import CaptureError
 from netstack.core.packet import Octets
+from netstack.core.record import recordclass
 from netstack.link.linktype import RAW
 
 LARGEST_RECORD = 1 << 24
 """Octets of one frame; what claims more is damage (libpcap stops at 256 KiB for every link type that carries IP)."""
 
 
-@dataclass(slots=True)
+@recordclass()
 class Frame:
     """One captured frame. `number` counts from 1; `time_ns` since 1970; `length` on the wire, `data` as captured."""
 

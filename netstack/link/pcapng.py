@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import BinaryIO
 
 from netstack.core.packet import Octets
+from netstack.core.record import recordclass
 from netstack.link.linktype import RAW
 from netstack.link.pcap import LARGEST_RECORD, Frame, Source
 
@@ -23,7 +23,7 @@ _LARGEST_DESCRIPTION = 1 << 20  # octets of an interface block
 _OPT_COMMENT, _IF_TSRESOL, _IF_TSOFFSET, _IF_NAME = 1, 9, 14, 2
 
 
-@dataclass(slots=True)
+@recordclass()
 class _Interface:
     linktype: int
     snaplen: int

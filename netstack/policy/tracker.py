@@ -14,11 +14,11 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Iterable
-from dataclasses import dataclass, field
 from typing import Any
 
 from netstack.config import LimitsConfig, TrackerConfig
 from netstack.core.flow import Endpoint, format_address
+from netstack.core.record import field, recordclass
 from netstack.policy.lan import is_leasable
 
 NAMES_KEPT = 8  # names (and apps) remembered for one address; a CDN address has hundreds
@@ -26,7 +26,7 @@ GONE_KEPT = 8192  # expired leases remembered, so that a refusal can say "expire
 SHED_LOOKS = 64  # pinned leases passed over in search of one to shed
 
 
-@dataclass(slots=True, eq=False)
+@recordclass(eq=False)
 class Lease:
     """One address. Times are on the engine's clock. `held`: flows that opened under the lease still live."""
 

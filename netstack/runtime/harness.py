@@ -6,7 +6,6 @@ Refuses to know: captures.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -14,6 +13,7 @@ from netstack.codec.base import PacketCodec
 from netstack.config import Config
 from netstack.core.flow import FiveTuple
 from netstack.core.packet import Octets, SegmentRun
+from netstack.core.record import replace
 from netstack.core.stats import Stats
 from netstack.core.verdict import Verdict
 from netstack.link.packets import PacketTunnel
@@ -27,12 +27,12 @@ def replay_config(config: Config) -> Config:
     What the captured far end had in flight this one must be able to have in flight too, and a retransmission
     time-out would say nothing about an app that cannot answer. `Replay` corrects what remains.
     """
-    tcp = dataclasses.replace(
+    tcp = replace(
         config.tcp, window=1 << 20, window_max=1 << 24, send_buffer=1 << 26, initial_cwnd=1 << 16,
         rto_initial=3.0, rto_min=3.0, delayed_ack=0.0,
     )  # fmt: skip
-    limits = dataclasses.replace(config.limits, memory=1 << 30)
-    return dataclasses.replace(config, tcp=tcp, limits=limits)
+    limits = replace(config.limits, memory=1 << 30)
+    return replace(config, tcp=tcp, limits=limits)
 
 
 class ReplayTunnel(PacketTunnel):

@@ -7,18 +7,18 @@ Refuses to know: how the engine is driven, how rows are shown.
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, field
 from typing import Any
 
 from netstack.capture.compare import StreamComparison
 from netstack.core.drops import DropReason
 from netstack.core.flow import PROTOCOL_NAMES, Endpoint, FiveTuple
+from netstack.core.record import field, recordclass
 from netstack.core.verdict import Action, Reason, Verdict
 
 DNS = Verdict(Action.ALLOW, Reason.DNS, "answered by the engine")
 
 
-@dataclass(slots=True, eq=False)
+@recordclass(eq=False)
 class FlowRow:
     """One conversation as the engine dealt with it. `flow` has the app as its source."""
 

@@ -8,7 +8,6 @@ Only what is configured is built and imported: without a setting for it, no stag
 
 from __future__ import annotations
 
-import dataclasses
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -17,6 +16,7 @@ from netstack.config import AnswersConfig, Config
 from netstack.core.errors import ConfigError
 from netstack.core.events import EventSink
 from netstack.core.ports import Dialer, Entropy, FlowOwner, Resolver
+from netstack.core.record import fields
 from netstack.core.stats import Stats
 from netstack.upstream.proxy import ProxyResolver
 
@@ -121,7 +121,7 @@ def _answer_stage(config: Config, inner: Resolver) -> Resolver:
 
 def _fields(table: Any) -> dict[str, Any]:
     """A table of the configuration as the settings of the stage that has the same fields."""
-    return {field.name: getattr(table, field.name) for field in dataclasses.fields(table)}
+    return {name: getattr(table, name) for name in fields(table)}
 
 
 def _upstreams(config: Config, dialer: Dialer, entropy: Entropy, stats: Stats, emit: EventSink) -> Resolver:

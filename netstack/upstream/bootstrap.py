@@ -11,10 +11,10 @@ A loop is impossible: a bootstrap server is an address, never a name, and is ask
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 
 from netstack.core.flow import Endpoint
 from netstack.core.ports import Dialer, Entropy
+from netstack.core.record import field, recordclass
 from netstack.core.stats import Stats
 from netstack.dns.filter import read_answer
 from netstack.dns.message import AAAA, HEADER, RD, A, parse_question
@@ -29,7 +29,7 @@ Ready = Callable[[Sequence[bytes], float], None]
 Located = Callable[[Endpoint | None, float], None]
 
 
-@dataclass(slots=True, eq=False)
+@recordclass(eq=False)
 class _Name:
     """What is known about one name, and who waits for it."""
 

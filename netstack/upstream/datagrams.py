@@ -12,12 +12,12 @@ import os
 import socket
 import struct
 import sys
-from dataclasses import dataclass
 from typing import Any
 
 from netstack.core.flow import Endpoint
 from netstack.core.packet import Octets
 from netstack.core.ports import SocketOwner
+from netstack.core.record import recordclass
 from netstack.upstream.streams import Poller
 
 _LARGEST = 65_535
@@ -34,7 +34,7 @@ _EXTENDED = struct.Struct("=IBBBxII")  # errno, origin, type, code, info, data
 _LINUX = sys.platform.startswith(("linux", "android"))
 
 
-@dataclass(slots=True)
+@recordclass()
 class DatagramError:
     """As `core.ports.SocketError`."""
 

@@ -12,7 +12,6 @@ from __future__ import annotations
 import errno
 from collections import deque
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
 from itertools import islice
 from typing import TYPE_CHECKING, Protocol
 
@@ -20,6 +19,7 @@ from netstack.core.drops import DropReason
 from netstack.core.errors import DialError
 from netstack.core.flow import Endpoint, FiveTuple
 from netstack.core.ports import DatagramSocket, Dialer, Entropy, SocketOwner, Stream
+from netstack.core.record import field, recordclass
 from netstack.dns.framing import MessageReader, frame
 from netstack.dns.message import is_answer_to
 
@@ -100,7 +100,7 @@ def _is_asking(lookup: Lookup, server: Endpoint, *, on_tcp: bool) -> bool:
     return not lookup.done and lookup.on_tcp is on_tcp and current is not None and current.endpoint == server
 
 
-@dataclass(slots=True, eq=False)
+@recordclass(eq=False)
 class _Port:
     """One UDP socket: a SocketOwner."""
 

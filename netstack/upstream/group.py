@@ -22,11 +22,11 @@ from __future__ import annotations
 import heapq
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 
 from netstack.core.errors import ConfigError
 from netstack.core.events import EngineError, EventSink
 from netstack.core.ports import Resolver, ResolverOwner
+from netstack.core.record import field, recordclass
 from netstack.dns.stage import earlier
 
 STRATEGIES = ("failover", "parallel", "fastest")
@@ -42,7 +42,7 @@ MEASURE_EVERY = 64  # queries, of which one is duplicated to measure
 _SERVFAIL = 2
 
 
-@dataclass(slots=True, eq=False)
+@recordclass(eq=False)
 class _Lookup:
     """A query and where it was sent."""
 

@@ -16,13 +16,13 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 
 from netstack.config import parse_server
 from netstack.core.drops import DropReason
 from netstack.core.errors import DialError, ProtectError
 from netstack.core.flow import Endpoint
 from netstack.core.ports import Dialer, Entropy, ResolverOwner
+from netstack.core.record import field, recordclass
 from netstack.core.stats import Stats
 from netstack.dns.message import HEADER_SIZE, TC, Question, parse_question
 from netstack.upstream.dns_channels import TcpChannel, UdpPool
@@ -32,7 +32,7 @@ SILENT_FOR = 10.0  # seconds that a server which did not answer is asked last
 SILENT_AFTER = 3  # tries in a row without an answer
 
 
-@dataclass(slots=True, eq=False)
+@recordclass(eq=False)
 class Server:
     """An upstream. `silent_until`: it did not answer and is asked last until then."""
 
@@ -41,7 +41,7 @@ class Server:
     silent_until: float = 0.0
 
 
-@dataclass(slots=True, eq=False)
+@recordclass(eq=False)
 class Lookup:
     """A query on its way. `places` are where its ids are registered, so that they can be given back."""
 

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, Protocol
 
 from netstack.core.flow import Endpoint, FiveTuple
 from netstack.core.packet import Octets
 from netstack.core.ports import ResolverOwner, SocketOwner
+from netstack.core.record import recordclass
 from netstack.dns.message import parse_question
 
 _MOST_ROUNDS = 100_000  # of `ScriptedDialer.serve`: more is a loop, not traffic
@@ -177,7 +177,7 @@ class ScriptedStream(_Socket):
         return True
 
 
-@dataclass(slots=True)
+@recordclass()
 class ScriptedError:
     """A `core.ports.SocketError`."""
 

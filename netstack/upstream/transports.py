@@ -8,11 +8,11 @@ Refuses to know: rules, caches and everything else in front of the upstreams.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from netstack.core.errors import ConfigError
 from netstack.core.events import EventSink
 from netstack.core.ports import Dialer, Entropy, Resolver
+from netstack.core.record import recordclass
 from netstack.core.stats import Stats
 from netstack.upstream.bootstrap import Bootstrap, Location
 from netstack.upstream.connected import IDLE, TIMEOUT
@@ -23,7 +23,7 @@ from netstack.upstream.tls import Trust
 from netstack.upstream.url import UpstreamUrl, parse_upstream
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@recordclass(frozen=True, kw_only=True)
 class UpstreamSettings:
     """What all upstreams of one configuration have in common."""
 

@@ -19,12 +19,12 @@ import base64
 import binascii
 import ipaddress
 import re
-from dataclasses import dataclass, replace
 from urllib.parse import quote, urlsplit
 
 from netstack.config import parse_server
 from netstack.core.errors import ConfigError
 from netstack.core.flow import Endpoint
+from netstack.core.record import recordclass, replace
 
 PORTS = {"udp": 53, "tcp": 53, "tls": 853, "https": 443, "quic": 853}
 ENCRYPTED = frozenset({"tls", "https", "quic"})
@@ -41,7 +41,7 @@ CONTROL_D_BOOTSTRAP = ("76.76.2.22", "76.76.10.22", "2606:1a40::22", "2606:1a40:
 """Addresses that answer plain DNS for Control D's own names; used by its presets when no bootstrap is given."""
 
 
-@dataclass(frozen=True, slots=True)
+@recordclass(frozen=True)
 class UpstreamUrl:
     """One upstream. Hashable, and printable without the secrets of its path (`label`)."""
 

@@ -11,10 +11,10 @@ that a hostile packet costs no exception.
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
 
 from netstack.core.drops import DropReason
 from netstack.core.packet import Octets
+from netstack.core.record import recordclass
 from netstack.wire.checksum import checksum, is_valid
 
 HEADER = struct.Struct("!BBHHHBBH4s4s")
@@ -24,7 +24,7 @@ OFFSET_MASK = 0x1FFF
 MAX_PACKET = 65_535
 
 
-@dataclass(slots=True)
+@recordclass()
 class Ipv4Header:
     """One header. `length` is the total length in octets, `fragment_offset` is in octets too."""
 
@@ -47,7 +47,7 @@ class Ipv4Header:
         return self.more_fragments or self.fragment_offset > 0
 
 
-@dataclass(slots=True)
+@recordclass()
 class FragmentPart:
     """One fragment: which packet it belongs to, and which octets of that packet's payload it carries.
 

@@ -10,10 +10,10 @@ RFCs: 8200 (headers, options, fragments), 6946 (atomic fragments), 5095 (routing
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
 
 from netstack.core.drops import DropReason
 from netstack.core.packet import Octets
+from netstack.core.record import recordclass
 from netstack.wire.ipv4 import MAX_PACKET, FragmentPart
 
 HEADER = struct.Struct("!IHBB16s16s")
@@ -23,7 +23,7 @@ MAX_EXTENSIONS = 8  # RFC 8504 5.3 lets a host limit the chain; honest ones have
 UNSPECIFIED = bytes(16)
 
 
-@dataclass(slots=True)
+@recordclass()
 class Ipv6Header:
     """One header and where its chain leads.
 

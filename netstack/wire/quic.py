@@ -11,9 +11,8 @@ Everything here takes any octets, reads inside them only and never raises.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from netstack.core.packet import Octets
+from netstack.core.record import recordclass
 
 VERSION_1 = 0x00000001
 VERSION_2 = 0x6B3343CF  # RFC 9369
@@ -27,7 +26,7 @@ _STUN_COOKIE = b"\x21\x12\xa4\x42"
 _SHORTEST_PROTECTED = 21  # RFC 9000 10.3: a short-header packet worth the name is at least this long
 
 
-@dataclass(frozen=True, slots=True)
+@recordclass(frozen=True)
 class LongHeader:
     """The parts of a long header that no version changes (RFC 8999 5.1). `rest` is where they end."""
 

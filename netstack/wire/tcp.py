@@ -8,11 +8,11 @@ RFCs: 9293 3.1 and 3.2 (header, options), 7323 (window scale, timestamps), 2018 
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
 
 from netstack.core.drops import DropReason
 from netstack.core.flow import TCP
 from netstack.core.packet import Octets
+from netstack.core.record import recordclass
 from netstack.wire.checksum import is_transport_valid, transport_checksum
 
 HEADER = struct.Struct("!HHIIBBHHH")
@@ -22,7 +22,7 @@ _TIMESTAMPS_WORD = 0x0101080A  # NOP, NOP, kind 8, length 10: RFC 7323 appendix 
 END, NOP, MSS, WINDOW_SCALE, SACK_PERMITTED, SACK, TIMESTAMPS = 0, 1, 2, 3, 4, 5, 8
 
 
-@dataclass(slots=True)
+@recordclass()
 class TcpHeader:
     """One header; `options` are its raw octets, `header_length` is in octets."""
 
@@ -38,7 +38,7 @@ class TcpHeader:
     options: bytes = b""
 
 
-@dataclass(slots=True)
+@recordclass()
 class TcpOptions:
     """What the known options said; None for one that was not there. `sack` holds (left, right) edges."""
 

@@ -10,9 +10,8 @@ and is told whether more is needed. Never raises.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from netstack.core.packet import Octets
+from netstack.core.record import recordclass
 
 HANDSHAKE = 22
 CLIENT_HELLO = 1
@@ -23,7 +22,7 @@ _ALPN = 16
 _ECH = 0xFE0D
 
 
-@dataclass(frozen=True, slots=True)
+@recordclass(frozen=True)
 class ClientHello:
     """`server_name` is lower case without a trailing dot, None when absent or unusable."""
 
@@ -32,7 +31,7 @@ class ClientHello:
     has_ech: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@recordclass(frozen=True)
 class HelloScan:
     """What a look at a stream's first octets gave. `more` means undecided: hand in a longer prefix."""
 

@@ -8,17 +8,17 @@ RFCs: 768, 1122 4.1, 8200 8.1 (no zero checksum over IPv6).
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
 
 from netstack.core.drops import DropReason
 from netstack.core.flow import UDP
 from netstack.core.packet import Octets
+from netstack.core.record import recordclass
 from netstack.wire.checksum import is_transport_valid, transport_checksum
 
 HEADER = struct.Struct("!HHHH")
 
 
-@dataclass(slots=True)
+@recordclass()
 class UdpHeader:
     """One header; `length` counts header and payload in octets."""
 
