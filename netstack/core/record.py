@@ -125,11 +125,8 @@ def _show(self: Any) -> str:
     return f"{type(self).__qualname__}({shown})"
 
 
-def _equal(self: Any, other: Any) -> bool:
-    if type(other) is not type(self):
-        return NotImplemented
-    same: bool = self._values == other._values
-    return same
+def _equal(self: Any, other: Any) -> Any:
+    return self._values == other._values if type(other) is type(self) else NotImplemented
 
 
 def _hash(self: Any) -> int:
