@@ -6,11 +6,11 @@ Refuses to know: how they are laid out on the wire (`wire/`, `codec/`).
 Upwards (from the app) every view points into the batch's arena and is valid only until the next
 `read_batch`; whoever keeps octets copies them. Downwards (to the app) payloads may be any buffer and
 are used before the call returns. A `key` always describes the packet itself, source first.
+
+The classes are written out: one of each is made for every packet, and compiled modules have no faster ones.
 """
 
 from __future__ import annotations
-
-from dataclasses import dataclass, field
 
 from netstack.core.drops import DropReason
 
@@ -28,7 +28,6 @@ Octets = bytes | bytearray | memoryview
 EMPTY = memoryview(b"")
 
 
-@dataclass(slots=True, eq=False)
 class Segment:
     """A TCP segment from the app, or several contiguous ones coalesced into a super-segment.
 
@@ -39,23 +38,44 @@ class Segment:
     to the last. `packet` is the first whole IP packet.
     """
 
-    key: bytes
-    seq: int
-    ack: int
-    flags: int
-    window: int
-    payload: memoryview = EMPTY
-    options: bytes = b""
-    has_ts: bool = False
-    ts_val: int = 0
-    ts_ecr: int = 0
-    nsegs: int = 1
-    tos: int = 0
-    packet: memoryview = EMPTY
-    ack_advance: int = 0
+    __slots__ = (
+        "ack", "ack_advance", "flags", "has_ts", "key", "nsegs", "options", "packet", "payload", "seq", "tos", "ts_ecr",
+        "ts_val", "window",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        key: bytes,
+        seq: int,
+        ack: int,
+        flags: int,
+        window: int,
+        payload: memoryview = EMPTY,
+        options: bytes = b"",
+        has_ts: bool = False,
+        ts_val: int = 0,
+        ts_ecr: int = 0,
+        nsegs: int = 1,
+        tos: int = 0,
+        packet: memoryview = EMPTY,
+        ack_advance: int = 0,
+    ) -> None:
+        self.key = key
+        self.seq = seq
+        self.ack = ack
+        self.flags = flags
+        self.window = window
+        self.payload = payload
+        self.options = options
+        self.has_ts = has_ts
+        self.ts_val = ts_val
+        self.ts_ecr = ts_ecr
+        self.nsegs = nsegs
+        self.tos = tos
+        self.packet = packet
+        self.ack_advance = ack_advance
 
 
-@dataclass(slots=True, eq=False)
 class SegmentRun:
     """Contiguous TCP octets for the app that the codec cuts into segments of at most `mss` octets.
 
@@ -64,28 +84,49 @@ class SegmentRun:
     `payload` and headers together are at most 65,535 octets.
     """
 
-    key: bytes
-    seq: int
-    ack: int
-    flags: int
-    window: int
-    mss: int = 536
-    options: bytes = b""
-    payload: Octets = b""
+    __slots__ = ("ack", "flags", "key", "mss", "options", "payload", "seq", "window")
+
+    def __init__(
+        self,
+        key: bytes,
+        seq: int,
+        ack: int,
+        flags: int,
+        window: int,
+        mss: int = 536,
+        options: bytes = b"",
+        payload: Octets = b"",
+    ) -> None:
+        self.key = key
+        self.seq = seq
+        self.ack = ack
+        self.flags = flags
+        self.window = window
+        self.mss = mss
+        self.options = options
+        self.payload = payload
 
 
-@dataclass(slots=True, eq=False)
 class Datagram:
     """A UDP datagram, either direction. `packet` (upwards only) is the whole IP packet."""
 
-    key: bytes
-    payload: Octets
-    tos: int = 0
-    hop_limit: int = 64
-    packet: memoryview = EMPTY
+    __slots__ = ("hop_limit", "key", "packet", "payload", "tos")
+
+    def __init__(
+        self,
+        key: bytes,
+        payload: Octets,
+        tos: int = 0,
+        hop_limit: int = 64,
+        packet: memoryview = EMPTY,
+    ) -> None:
+        self.key = key
+        self.payload = payload
+        self.tos = tos
+        self.hop_limit = hop_limit
+        self.packet = packet
 
 
-@dataclass(slots=True, eq=False)
 class DatagramRun:
     """Several UDP datagrams of one flow, either direction, their payloads one behind the other.
 
@@ -93,13 +134,25 @@ class DatagramRun:
     `header` (upwards only) is what stands before the payload in the first one's packet.
     """
 
-    key: bytes
-    payload: Octets
-    size: int
-    count: int
-    tos: int = 0
-    hop_limit: int = 64
-    header: Octets = b""
+    __slots__ = ("count", "header", "hop_limit", "key", "payload", "size", "tos")
+
+    def __init__(
+        self,
+        key: bytes,
+        payload: Octets,
+        size: int,
+        count: int,
+        tos: int = 0,
+        hop_limit: int = 64,
+        header: Octets = b"",
+    ) -> None:
+        self.key = key
+        self.payload = payload
+        self.size = size
+        self.count = count
+        self.tos = tos
+        self.hop_limit = hop_limit
+        self.header = header
 
     def datagrams(self) -> list[Datagram]:
         """One by one."""
@@ -111,7 +164,6 @@ class DatagramRun:
         ]
 
 
-@dataclass(slots=True, eq=False)
 class IcmpMessage:
     """An ICMP or ICMPv6 message, either direction.
 
@@ -119,39 +171,59 @@ class IcmpMessage:
     word of the header (identifier and sequence number of an echo, MTU of a packet too big).
     """
 
-    version: int
-    source: bytes
-    destination: bytes
-    type: int
-    code: int
-    rest: int = 0
-    payload: Octets = b""
-    hop_limit: int = 64
-    packet: memoryview = EMPTY
+    __slots__ = ("code", "destination", "hop_limit", "packet", "payload", "rest", "source", "type", "version")
+
+    def __init__(
+        self,
+        version: int,
+        source: bytes,
+        destination: bytes,
+        type: int,
+        code: int,
+        rest: int = 0,
+        payload: Octets = b"",
+        hop_limit: int = 64,
+        packet: memoryview = EMPTY,
+    ) -> None:
+        self.version = version
+        self.source = source
+        self.destination = destination
+        self.type = type
+        self.code = code
+        self.rest = rest
+        self.payload = payload
+        self.hop_limit = hop_limit
+        self.packet = packet
 
 
-@dataclass(slots=True, eq=False)
 class Fragment:
     """A packet that is one fragment of a larger one, for reassembly. `packet` is the whole of it."""
 
-    packet: memoryview
+    __slots__ = ("packet",)
+
+    def __init__(self, packet: memoryview) -> None:
+        self.packet = packet
 
 
-@dataclass(slots=True, eq=False)
 class OtherPacket:
     """A well-formed packet of a transport protocol that this engine does not carry."""
 
-    key: bytes
-    protocol: int
-    packet: memoryview
+    __slots__ = ("key", "packet", "protocol")
+
+    def __init__(self, key: bytes, protocol: int, packet: memoryview) -> None:
+        self.key = key
+        self.protocol = protocol
+        self.packet = packet
 
 
-@dataclass(slots=True, eq=False)
 class BadPacket:
     """A packet that parsing refused; `packet` is what there was of it."""
 
-    reason: DropReason
-    packet: memoryview = field(default=EMPTY)
+    __slots__ = ("packet", "reason")
+
+    def __init__(self, reason: DropReason, packet: memoryview = EMPTY) -> None:
+        self.reason = reason
+        self.packet = packet
 
 
 Parsed = Segment | Datagram | DatagramRun | IcmpMessage | Fragment | OtherPacket | BadPacket

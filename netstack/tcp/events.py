@@ -6,48 +6,55 @@ Refuses to know: what the owner does about it.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from netstack.core.packet import Octets
 
 
-@dataclass(slots=True, eq=False)
 class TcpEvent:
     """Root of all events of a connection."""
 
+    __slots__ = ()
 
-@dataclass(slots=True, eq=False)
+
 class Established(TcpEvent):
     """The handshake is complete."""
 
+    __slots__ = ()
 
-@dataclass(slots=True, eq=False)
+
 class Data(TcpEvent):
     """Octets from the app, in order. `payload` is valid until the next tunnel read; report `consumed`."""
 
-    payload: Octets
+    __slots__ = ("payload",)
+
+    def __init__(self, payload: Octets) -> None:
+        self.payload = payload
 
 
-@dataclass(slots=True, eq=False)
 class EndOfStream(TcpEvent):
     """The app sent FIN and every octet before it has been delivered."""
 
+    __slots__ = ()
 
-@dataclass(slots=True, eq=False)
+
 class SendSpace(TcpEvent):
     """`write` takes octets again after it had been full."""
 
+    __slots__ = ()
 
-@dataclass(slots=True, eq=False)
+
 class Reset(TcpEvent):
     """The app reset the connection. `Closed` follows."""
 
+    __slots__ = ()
 
-@dataclass(slots=True, eq=False)
+
 class TimedOut(TcpEvent):
     """The app does not answer any more. `Closed` follows."""
 
+    __slots__ = ()
 
-@dataclass(slots=True, eq=False)
+
 class Closed(TcpEvent):
     """The connection is gone and holds nothing; always the last event."""
+
+    __slots__ = ()
