@@ -7,41 +7,51 @@ Refuses to know: who counts.
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, Final
 
 from netstack.core.drops import DropReason
 
 
-@dataclass(slots=True)
-class Stats:
-    """Packets and octets as they cross the tunnel; flows as they open and end."""
+COUNTERS: Final = (
+    "packets_in", "octets_in", "packets_out", "octets_out", "segments_in", "tcp_opened", "tcp_blocked",
+    "tcp_refused", "tcp_open", "tcp_half_open", "udp_sessions", "udp_opened", "udp_blocked", "icmp_sessions",
+    "dns_queries", "dns_answers", "dns_failures", "dns_pending", "tracked_addresses", "buffered_octets",
+    "shed_flows",
+)  # fmt: skip
+"""What is counted, in the order in which it is shown."""
 
-    packets_in: int = 0  # IP packets from the app, before coalescing
-    octets_in: int = 0
-    packets_out: int = 0
-    octets_out: int = 0
-    segments_in: int = 0  # after coalescing
-    tcp_opened: int = 0
-    tcp_blocked: int = 0
-    tcp_refused: int = 0
-    tcp_open: int = 0
-    tcp_half_open: int = 0
-    udp_sessions: int = 0
-    udp_opened: int = 0
-    udp_blocked: int = 0
-    icmp_sessions: int = 0
-    dns_queries: int = 0
-    dns_answers: int = 0
-    dns_failures: int = 0
-    dns_pending: int = 0
-    tracked_addresses: int = 0
-    buffered_octets: int = 0
-    shed_flows: int = 0
-    drops: Counter[DropReason] = field(default_factory=Counter)
+
+class Stats:
+    """Packets and octets as they cross the tunnel; flows as they open and end. Written out: see `core.packet`."""
+
+    __slots__ = (*COUNTERS, "drops")
+
+    def __init__(self) -> None:
+        self.packets_in = 0  # IP packets from the app, before coalescing
+        self.octets_in = 0
+        self.packets_out = 0
+        self.octets_out = 0
+        self.segments_in = 0  # after coalescing
+        self.tcp_opened = 0
+        self.tcp_blocked = 0
+        self.tcp_refused = 0
+        self.tcp_open = 0
+        self.tcp_half_open = 0
+        self.udp_sessions = 0
+        self.udp_opened = 0
+        self.udp_blocked = 0
+        self.icmp_sessions = 0
+        self.dns_queries = 0
+        self.dns_answers = 0
+        self.dns_failures = 0
+        self.dns_pending = 0
+        self.tracked_addresses = 0
+        self.buffered_octets = 0
+        self.shed_flows = 0
+        self.drops: Counter[DropReason] = Counter()
 
     def as_dict(self) -> dict[str, Any]:
         """Plain JSON types; drop reasons in lower case."""
-        shown = asdict(self)
+        shown: dict[str, Any] = {name: getattr(self, name) for name in COUNTERS}
         shown["drops"] = {reason.name.lower(): count for reason, count in sorted(self.drops.items())}
         return shown
