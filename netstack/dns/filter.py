@@ -12,6 +12,7 @@ so no loop is possible and the work is bounded by the message.
 
 from __future__ import annotations
 
+import re
 from typing import Protocol
 
 from netstack.core.flow import format_address
@@ -36,6 +37,10 @@ _MAX_NAME = 255
 _MAX_JUMPS = 32  # compression pointers in one name
 _MAX_MOVES = 64  # names made by DNAME records in one answer
 _MAX_TTL = 0x7FFFFFFF  # RFC 2181 8
+_ADDRESS_SIZE = 16
+# Address records of the question's own name, as servers write them: all there is in most answers.
+_ADDRESSES = re.compile(rb"(?:\xc0\x0c\x00\x01\x00\x01[\x00-\x7f]...\x00\x04....)+", re.DOTALL)
+_PLAIN_OPT_SIZE = 11
 _IPV4HINT = 4
 _IPV6HINT = 6
 
@@ -65,6 +70,23 @@ def read_answer(message: bytes, question: Question) -> Answer | None:
     _, flags, questions, answers, authorities, additionals = HEADER.unpack_from(message)
     answer = Answer(flags, flags & 0xF)
     at = HEADER_SIZE + (len(question.wire) if questions else 0)
+    if questions and answers and not authorities:
+        end = at + answers * _ADDRESS_SIZE
+        if (end == size if not additionals else additionals == 1 and end + _PLAIN_OPT_SIZE == size) and (
+            _ADDRESSES.fullmatch(message, at, end) is not None
+        ):
+            if not additionals:
+                opt = b""
+            elif message.startswith(b"\0\0\x29", end) and message.endswith(b"\0\0"):
+                opt = message[end:]
+            else:
+                opt = None
+            if opt is not None:
+                found = [
+                    (message[each + 12 : each + 16], int.from_bytes(message[each + 6 : each + 10], "big"))
+                    for each in range(at, end, _ADDRESS_SIZE)
+                ]
+                return Answer(flags, flags & 0xF, found, opt)
     if answers:
         at = _read_records(message, at, answers, question.folded[:-4], answer)
     for _ in range(authorities + additionals):

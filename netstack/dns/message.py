@@ -42,6 +42,7 @@ TYPE_NAMES = {
 _OPCODES = (0, 1, 2, 4, 5, 6)  # assigned by IANA
 _MOST_RECORDS = 64  # in one section of a query; more is not DNS
 _PLAIN = re.compile(rb"[a-z0-9_-]+")
+_ONE_QUESTION = b"\0\1" + bytes(6)  # the counts
 _OPT_ANSWER = b"\0" + FIXED.pack(OPT, 1232, 0, 0)
 _STUN_COOKIE = b"\x21\x12\xa4\x42"
 
@@ -85,7 +86,9 @@ class Question:
     def __init__(self, wire: bytes) -> None:
         # length octets are below 64 and so never letters: lower() on a whole name is safe
         self.wire = wire
-        self.folded = wire[:-4].lower() + wire[-4:]
+        name = wire[:-4]
+        folded = name.lower()
+        self.folded = wire if folded == name else folded + wire[-4:]
         self._name = ""
 
     @property
@@ -141,6 +144,11 @@ def parse_query(message: bytes) -> Query | Rcode:
     size = len(message)
     if size < HEADER_SIZE:
         return Rcode.FORMERR
+    if message.startswith(_ONE_QUESTION, 4) and not message[2] & 0x78:  # nothing but a question, as most queries are
+        question = parse_question(message)
+        if question is None:
+            return Rcode.FORMERR
+        return Query(message[0] << 8 | message[1], message[2] << 8 | message[3], question, message)
     ident, flags, questions, answers, authorities, additionals = HEADER.unpack_from(message)
     if flags & OPCODE:
         return Rcode.NOTIMP
@@ -256,6 +264,8 @@ def is_answer_to(message: bytes, ident: int, question: Question) -> bool:
     """
     if len(message) < HEADER_SIZE:
         return False
+    if message.startswith(question.wire, HEADER_SIZE) and message.startswith(b"\0\1", 4):  # nearly all
+        return message[0] << 8 | message[1] == ident and message[2] & 0xF8 == 0x80
     got, flags, questions, answers, _, _ = HEADER.unpack_from(message)
     if got != ident or flags & (QR | OPCODE) != QR:
         return False
@@ -318,4 +328,6 @@ def with_identity(query: Query, message: bytes) -> bytes:
     if message[4:6] == b"\0\0":
         return respond(query, message[3] & 0xF)
     wire = query.question.wire
+    if message.startswith(query.message[:2]) and message.startswith(wire, HEADER_SIZE):
+        return message
     return query.message[:2] + message[2:HEADER_SIZE] + wire + message[HEADER_SIZE + len(wire) :]

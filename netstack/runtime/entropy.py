@@ -8,19 +8,23 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Iterator
 
 _POOL = 4096
+_WORD = 1 << 32
+_SMALL = 1 << 20
 
 
 class SystemEntropy:
     """os.urandom, drawn in larger pieces: a system call for each port or id would be felt."""
 
-    __slots__ = ("_at", "_pool", "_secret")
+    __slots__ = ("_at", "_numbers", "_pool", "_secret")
 
     def __init__(self) -> None:
         self._secret = os.urandom(32)
         self._pool = b""
         self._at = 0
+        self._numbers: Iterator[int] = iter(())
 
     def octets(self, count: int) -> bytes:
         """As `Entropy.octets`."""
@@ -34,6 +38,13 @@ class SystemEntropy:
 
     def below(self, limit: int) -> int:
         """As `Entropy.below`, without bias: numbers above the last whole multiple are drawn again."""
+        if limit <= _SMALL:  # ids and ports, for each query
+            while True:
+                small = next(self._numbers, -1)
+                if small < 0:
+                    self._numbers = iter(memoryview(os.urandom(_POOL)).cast("I"))
+                elif small < _WORD - _WORD % limit:
+                    return small % limit
         size = (limit.bit_length() + 7) // 8
         ceiling = (1 << 8 * size) // limit * limit
         while (number := int.from_bytes(self.octets(size), "big")) >= ceiling:

@@ -13,6 +13,7 @@ import errno
 from collections import deque
 from collections.abc import Callable, Iterable
 from itertools import islice
+from struct import Struct
 from typing import TYPE_CHECKING, Protocol
 
 from netstack.core.drops import DropReason
@@ -20,7 +21,7 @@ from netstack.core.errors import DialError
 from netstack.core.flow import Endpoint, FiveTuple
 from netstack.core.ports import DatagramSocket, Dialer, Entropy, SocketOwner, Stream
 from netstack.core.record import field, recordclass
-from netstack.dns.framing import MessageReader, frame
+from netstack.dns.framing import MessageReader
 from netstack.dns.message import is_answer_to
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ READS = 128  # datagrams taken from one socket before the others have their turn
 CONNECTION_MOST = 512  # queries waiting on one TCP connection
 READ_SIZE = 65_536
 GATHER = 256  # queries sent in one call
+_LENGTH_AND_ID = Struct("!HH")
 SILENT_CONNECTION = 2.0  # seconds without an octet after which an unanswered query puts a connection in doubt
 SILENT = 0.8  # the same where a second connection is made beside it, and its late answers are still welcome
 
@@ -143,8 +145,11 @@ class UdpPool:
                     if place is port.waiting and place.get(ident) is lookup and port.asked.get(ident) == server:
                         self._send(port, ident, lookup, server, now)
                         return
-        port = self._pick(server.version, now)
-        ident = _fresh_id(self._entropy, port.waiting)
+        number = self._entropy.below(ACTIVE << 16)  # one draw for both
+        port = self._pick(server.version, number >> 16, now)
+        ident = number & 0xFFFF
+        if ident in port.waiting:
+            ident = _fresh_id(self._entropy, port.waiting)
         port.waiting[ident] = lookup
         port.asked[ident] = server
         lookup.places.append((port.waiting, ident))
@@ -171,9 +176,8 @@ class UdpPool:
                 continue
             return
 
-    def _pick(self, version: int, now: float) -> _Port:
+    def _pick(self, version: int, at: int, now: float) -> _Port:
         active = self._active[version]
-        at = self._entropy.below(ACTIVE)
         if at < len(active):
             port = active[at]
             if port.used < RETIRE_AFTER:
@@ -310,7 +314,8 @@ class TcpChannel:
 
     def ask(self, lookup: Lookup, now: float) -> None:
         """Queue `lookup`; on a connection a repetition makes no sense, so it waits on. Raises DialError."""
-        if any(place is self.waiting and place.get(ident) is lookup for place, ident in lookup.places):
+        waiting = self.waiting
+        if lookup.places and any(place is waiting and place.get(ident) is lookup for place, ident in lookup.places):
             return
         if self._stream is None:
             self._stream = self._dialer.dial_tcp(self._endpoint, self)
@@ -322,7 +327,8 @@ class TcpChannel:
         self.waiting[ident] = lookup
         lookup.places.append((self.waiting, ident))
         self._last_used = now
-        self._output.append(frame(ident.to_bytes(2, "big") + lookup.message[2:]))
+        message = lookup.message
+        self._output.append(_LENGTH_AND_ID.pack(len(message), ident) + message[2:])
         if self._connected:
             # The first query of a round goes at once; those that come with it go together at the next.
             if now != self._written_at:
@@ -362,7 +368,7 @@ class TcpChannel:
         except BlockingIOError:
             pass
         except OSError:
-            self._fail("refused", now)
+            self._fail("closed", now)
             return
         stream.watch(readable=True, writable=bool(output))
 
@@ -380,7 +386,7 @@ class TcpChannel:
         except OSError:
             octets = b""
         if not octets:
-            self._fail("refused", now)
+            self._fail("closed", now)
             return
         self._last_used = self._last_heard = now
         self._reader.feed(octets)

@@ -8,9 +8,11 @@ import dns.message
 import dns.name
 import dns.rrset
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from netstack.dns.filter import Answer, admit, read_answer
-from netstack.dns.message import Query, parse_query
+from netstack.dns.message import Query, Question, parse_query
 
 HEAD = b"\0\1\x81\x80"
 
@@ -202,3 +204,47 @@ def test_admit_leases_to_the_name_that_was_asked_and_names_the_leased() -> None:
     assert answer is not None
     assert admit(answer, "www.a.test", book, 5.0) == ("192.0.2.1", "2001:db8::1")
     assert {(name, ttl) for name, _, ttl in book.seen} == {("www.a.test", 60)} and len(book.seen) == 3
+
+
+ASKED = Question(b"\x01a\x04test\0\0\1\0\1")
+POINTER = b"\xc0\x0c\0\1\0\1"
+PLAIN_OPT = b"\0\0\x29\x04\xd0\0\0\0\0\0\0"
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 0xFFFFFFFF), st.binary(min_size=4, max_size=4)), min_size=1, max_size=5),
+    st.booleans(),
+)  # fmt: skip
+def test_what_most_answers_look_like_is_read_as_any_other(records, edns) -> None:  # type: ignore[no-untyped-def]
+    body = b"".join(POINTER + ttl.to_bytes(4, "big") + b"\0\4" + address for ttl, address in records)
+    tail = PLAIN_OPT if edns else b""
+    other = b"\0\0\2\0\1\0\0\0\1\0\1\0"  # an authority record, which makes it go the long way
+
+    def message(authorities: int) -> bytes:
+        return (
+            HEAD + struct.pack("!HHHH", 1, len(records), authorities, int(edns)) + ASKED.wire
+            + body + authorities * other + tail
+        )  # fmt: skip
+
+    short, long = read_answer(message(0), ASKED), read_answer(message(1), ASKED)
+    assert short is not None and long is not None
+    assert (short.addresses, short.opt, short.flags) == (long.addresses, long.opt, long.flags)
+    assert [address for address, _ in short.addresses] == [address for _, address in records]
+    assert short.opt == tail
+
+
+@pytest.mark.parametrize("at", range(len(POINTER)))
+def test_a_record_of_another_name_or_kind_gives_no_address(at: int) -> None:
+    record = bytearray(POINTER)
+    record[at] ^= 2  # another name, type or class; or a name that cannot be
+    good = POINTER + b"\0\0\0\x3c\0\4\xc0\0\2\1"
+    message = HEAD + struct.pack("!HHHH", 1, 2, 0, 0) + ASKED.wire + good + bytes(record) + good[6:]
+    answer = read_answer(message, ASKED)
+    assert answer is None or [address for address, _ in answer.addresses] == [b"\xc0\0\2\1"]
+
+
+@pytest.mark.parametrize("size", [3, 5])
+def test_an_address_of_another_size_is_malformed_also_in_the_plainest_answer(size: int) -> None:
+    record = POINTER + b"\0\0\0\x3c\0" + bytes([size]) + bytes(size)
+    assert read_answer(HEAD + struct.pack("!HHHH", 1, 1, 0, 0) + ASKED.wire + record, ASKED) is None
+    assert read_answer(HEAD + struct.pack("!HHHH", 1, 1, 0, 0) + ASKED.wire + record[:16].ljust(16), ASKED) is None
