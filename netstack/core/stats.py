@@ -11,7 +11,6 @@ from typing import Any, Final
 
 from netstack.core.drops import DropReason
 
-
 COUNTERS: Final = (
     "packets_in", "octets_in", "packets_out", "octets_out", "segments_in", "tcp_opened", "tcp_blocked",
     "tcp_refused", "tcp_open", "tcp_half_open", "udp_sessions", "udp_opened", "udp_blocked", "icmp_sessions",
