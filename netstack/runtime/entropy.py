@@ -6,9 +6,13 @@ Refuses to know: what the numbers are for. RFC 6528 (initial sequence numbers), 
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Iterator
+
+try:  # hashlib would load OpenSSL for it: 0.6 MiB
+    from _blake2 import blake2b
+except ImportError:
+    from hashlib import blake2b
 
 _POOL = 4096
 _WORD = 1 << 32
@@ -53,5 +57,5 @@ class SystemEntropy:
 
     def initial_sequence(self, key: bytes, now: float) -> int:
         """As `Entropy.initial_sequence`: a 4 us clock plus a keyed hash of the flow (RFC 6528 section 3)."""
-        digest = hashlib.blake2b(key, key=self._secret, digest_size=4).digest()
+        digest = blake2b(key, key=self._secret, digest_size=4).digest()
         return (int(now * 250_000) + int.from_bytes(digest, "big")) & 0xFFFFFFFF

@@ -15,6 +15,7 @@ from tests.house.source import ROOT, imported_names, modules, parse, project_fil
 
 LONGEST = 600
 REAL_TIME = {
+    "tests/unit/test_runtime_asyncio_guest.py": "asyncio's own timers are what is tested",
     "tests/unit/test_runtime_live.py": "drives the wall-clock runtime itself",
 }
 """Tests outside tests/interop that may wait, each with the reason."""
