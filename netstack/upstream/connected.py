@@ -293,8 +293,8 @@ class ConnectedResolver:
         self._give_back(lookup)
         lookup.server = None
         lookup.tries += 1
-        owed = line in self._asides and lookup.tries == 1  # it had taken the query, and never was refused elsewhere
-        if owed or lookup.tries < self._location.count:
+        # A connection may end at any moment, whatever was on its way (RFC 7766 6.2.4): that alone says nothing.
+        if lookup.tries < self._location.count or (why == "closed" and lookup.tries == 1):
             self._ask(lookup, now)
         else:
             self._fail(lookup, why, now)

@@ -170,7 +170,7 @@ class Http2Channel:
         except OSError:
             octets = b""
         if not octets:
-            self._fail("refused", now)
+            self._fail("closed", now)
             return
         self._last_used = self._last_heard = now
         http = self._http
@@ -193,7 +193,7 @@ class Http2Channel:
         untaken = [each for stream_id, each in self.waiting.items() if stream_id > http.last_stream and not each.done]
         taken = any(stream_id <= http.last_stream and not each.done for stream_id, each in self.waiting.items())
         if not taken:  # what is open is asked again: a query may be
-            self._fail("refused", now)
+            self._fail("closed", now)
             return
         untaken += (lookup for lookup in self._queued if not lookup.done)
         self._queued.clear()
@@ -244,7 +244,7 @@ class Http2Channel:
         except BlockingIOError:
             pass
         except OSError:
-            self._fail("refused", now)
+            self._fail("closed", now)
             return
         stream.watch(readable=len(self._output) < OUTPUT_MOST, writable=bool(self._output))
 

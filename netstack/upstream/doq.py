@@ -271,7 +271,7 @@ class QuicChannel:
             self._client.reporter.report(f"the TLS handshake failed: {event.reason_phrase or alert}", now)
             self._fail("tls", now)
         else:
-            self._fail("refused", now)
+            self._fail("closed" if self._connected else "refused", now)
 
     def _on_data(self, event: StreamDataReceived, now: float) -> None:
         reader = self._readers.get(event.stream_id)

@@ -151,14 +151,18 @@ def dig(port: int, name: str, *words: str) -> Probe:
 @contextlib.contextmanager
 def serving(*options: str) -> Iterator[tuple[subprocess.Popen[str], int]]:
     """A `netstack dns` that said ready, and its port."""
-    port = free_port()
-    process = subprocess.Popen(
-        [sys.executable, "-m", "netstack", "dns", "--listen", f"127.0.0.1:{port}", *options],
-        cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
-    try:
+    for _ in range(20):
+        port = free_port()
+        process = subprocess.Popen(
+            [sys.executable, "-m", "netstack", "dns", "--listen", f"127.0.0.1:{port}", *options],
+            cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
         assert process.stdout is not None and process.stderr is not None
-        assert process.stdout.readline() == "ready\n", process.stderr.read()
+        if process.stdout.readline() == "ready\n":
+            break
+        said = process.communicate()[1]
+        assert "Address already in use" in said, said
+    try:
         yield process, port
     finally:
         process.terminate()

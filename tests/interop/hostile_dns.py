@@ -207,7 +207,13 @@ class HostileServers:
     def site(self, transport: str, kind: str) -> Site:
         """A server for this cell, which listens when this returns."""
         assert transport in KINDS[kind][0], (transport, kind)
-        site = Site(transport, kind)
+        for _ in range(20):  # a port may be taken between looking and binding
+            with contextlib.suppress(OSError):
+                return self._open(Site(transport, kind))
+        raise AssertionError("no port is free")
+
+    def _open(self, site: Site) -> Site:
+        kind = site.kind
         if kind == "refused":
             return site
         if kind == "black hole":

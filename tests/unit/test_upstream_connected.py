@@ -185,11 +185,20 @@ def test_what_a_leaving_connection_took_and_lost_is_asked_once_more() -> None:
     desk.resolver.query(1, QUERY, 0.0)
     old = desk.channels[0]
     old.owner.on_leaving([], 0.1)
-    old.owner.on_refused(old.asked[0], "refused", 0.2)
+    old.owner.on_refused(old.asked[0], "closed", 0.2)
     new = desk.channels[1]
     assert new.asked == old.asked
-    new.owner.on_refused(new.asked[0], "refused", 0.3)
-    assert desk.told == [(1, "refused")]
+    new.owner.on_refused(new.asked[0], "closed", 0.3)
+    assert desk.told == [(1, "closed")]
+
+
+@pytest.mark.parametrize(("why", "channels"), [("closed", 2), ("refused", 1), ("tls", 1)])
+def test_a_connection_that_ends_is_made_again_once_and_one_that_is_refused_is_not(why: str, channels: int) -> None:
+    desk = Desk()
+    desk.resolver.query(1, QUERY, 0.0)
+    while not desk.told:
+        desk.channels[-1].owner.on_refused(desk.channels[-1].asked[0], why, 0.1)
+    assert desk.told == [(1, why)] and len(desk.channels) == channels
 
 
 def test_a_new_network_asks_again_at_once() -> None:
