@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any, get_type_hints
 
 from netstack.core.errors import ConfigError
 from netstack.core.record import field, fields, is_record, recordclass
+from netstack.core.servers import parse_network as parse_network
+from netstack.core.servers import parse_server as parse_server
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -27,8 +29,9 @@ STRATEGIES = ("failover", "parallel", "fastest")
 _CHOICES: dict[str, dict[str, tuple[str, ...]]] = {
     "answers": {
         "hints": ("track", "strip"),
-        "aaaa": ("pass", "filter"),
-        "rebind": ("off", "remove", "refuse"),
+        "strip_h3": ("auto", "on", "off"),
+        "aaaa": ("auto", "pass", "filter"),
+        "rebind": ("auto", "off", "remove", "refuse"),
         "client_subnet": ("pass", "remove"),
     },
     "dns": {"strategy": STRATEGIES, "cd_protocol": ("doh", "dot", "doq")},
@@ -39,7 +42,14 @@ _CHOICES: dict[str, dict[str, tuple[str, ...]]] = {
     "cache": {"use": ("auto", "on", "off")},
 }
 
-_MAY_BE_ZERO = ("keepalive", "linger", "delayed_ack", "stale", "prefetch_hits", "ttl_min", "ttl_max")
+_MAY_BE_ZERO = (
+    "keepalive", "linger", "delayed_ack", "stale", "prefetch_hits", "ttl_min", "ttl_max", "limit", "storm", "app_wait",
+)  # fmt: skip
+
+APPLE_NAMES = ("captive.apple.com", "netcts.cdn-apple.com")
+ANDROID_NAMES = ("connectivitycheck.gstatic.com", "connectivitycheck.android.com", "clients3.google.com")
+FIREFOX_NAMES = ("detectportal.firefox.com",)
+OTHER_NAMES = ("www.msftconnecttest.com", "nmcheck.gnome.org")
 
 
 @recordclass(frozen=True, kw_only=True)
@@ -145,6 +155,9 @@ class DnsConfig:
     """Seconds until an unused connection to an upstream is closed."""
     padding: bool = False
     """Fill encrypted queries up to multiples of 128 octets (RFC 8467)."""
+    network_servers: tuple[str, ...] = ()
+    """The network's own resolvers (DHCP's), ADDR or ADDR:PORT: asked for names of a network check or captive portal and
+    for the NAT64 prefix, nothing else. What the host says of a network goes over this; commands read resolv.conf."""
 
 
 @recordclass(frozen=True, kw_only=True)
@@ -249,18 +262,47 @@ class AnswersConfig:
     """Address hints of HTTPS and SVCB records: track (they count as resolved) or strip."""
     strip_ech: bool = False
     """Take Encrypted ClientHello keys out, so that server names stay visible to policy."""
-    strip_h3: bool = False
-    """Take HTTP/3 out of HTTPS records: where QUIC is blocked it is then not even tried."""
-    aaaa: str = "pass"
-    """AAAA queries: pass, or filter (answered empty at once)."""
+    strip_h3: str = "auto"
+    """Take HTTP/3 out of HTTPS records, so that QUIC is not even tried: on, off, or auto, which is on behind a tunnel
+    while `policy.quic` blocks it, and off in `netstack dns`."""
+    aaaa: str = "auto"
+    """AAAA queries: pass, filter (answered empty at once), or auto, which filters while the host says that the network
+    has no IPv6."""
     dns64: str = "off"
     """off; discover (the network's prefix, through ipv4only.arpa, RFC 7050); or a prefix such as 64:ff9b::/96."""
-    rebind: str = "off"
-    """Private addresses in answers for public names: off, remove (the records) or refuse (the answer)."""
+    rebind: str = "auto"
+    """Private addresses in answers for public names: off, remove (the records), refuse (the answer), or auto: remove
+    when all upstreams are resolvers of the Internet, off when any is of the local network and may know its names."""
     rebind_allow: tuple[str, ...] = ()
     """Suffixes that may have private addresses, beside local, lan, home.arpa, internal and their like."""
     client_subnet: str = "pass"
     """EDNS client subnet in queries (RFC 7871): pass or remove."""
+
+
+@recordclass(frozen=True, kw_only=True)
+class LockdownConfig:
+    """The blocking state: nothing resolves and nothing passes but the operating system's network check, if that may."""
+
+    blocking: bool = False
+    """Begin in the blocking state; the host's `block_network` and `allow_network` change it at any time."""
+    network_check: bool = False
+    """Whether the system's network check may pass while blocking."""
+    names: tuple[str, ...] = APPLE_NAMES
+    """The check's names, exactly."""
+    ports: tuple[int, ...] = (80, 443)
+    """The check's TCP ports."""
+    leak_free: bool = False
+    """Answer the check with 198.51.100.1 instead of resolving it; nothing leaves the device then."""
+
+
+@recordclass(frozen=True, kw_only=True)
+class CaptiveConfig:
+    """Captive portals (RFC 8908, 8910): what the network's own resolver is asked while one is in the way."""
+
+    names: tuple[str, ...] = (*APPLE_NAMES, *ANDROID_NAMES, *FIREFOX_NAMES, *OTHER_NAMES)
+    """Names of the systems' probes, exactly. A portal's own names are learnt."""
+    limit: float = 300.0
+    """Seconds of an allowance at most; 0 for none."""
 
 
 @recordclass(frozen=True, kw_only=True)
@@ -365,6 +407,8 @@ class Config:
     tracker: TrackerConfig = field(default_factory=TrackerConfig)
     policy: PolicyConfig = field(default_factory=PolicyConfig)
     limits: LimitsConfig = field(default_factory=LimitsConfig)
+    lockdown: LockdownConfig = field(default_factory=LockdownConfig)
+    captive: CaptiveConfig = field(default_factory=CaptiveConfig)
     server: ServerConfig = field(default_factory=ServerConfig)
     rules: tuple[RuleConfig, ...] = ()
     split: tuple[SplitConfig, ...] = ()
@@ -464,6 +508,12 @@ def _address(name: str, value: str, version: int) -> None:
         raise ConfigError(f"{name}: {value!r} is not an IPv{version} address")
 
 
+def _host_name(name: str, value: str) -> None:
+    labels = value.rstrip(".").split(".")
+    if len(value) > 254 or not value.isascii() or not all(0 < len(label) < 64 for label in labels):
+        raise ConfigError(f"{name}: {value!r} is not a host name")
+
+
 def _positive(prefix: str, table: Any, *, zero: tuple[str, ...] = ()) -> None:
     for key in fields(table):
         value = getattr(table, key)
@@ -493,21 +543,27 @@ def _check(config: Config) -> None:
     for table, keys in _CHOICES.items():
         for key, choices in keys.items():
             _one_of(f"{table}.{key}", getattr(getattr(config, table), key), choices)
-    for name in ("tunnel", "tcp", "udp", "dns", "tracker", "limits", "server", "cache", "answers", "filter"):
+    for name in ("tunnel", "tcp", "udp", "dns", "tracker", "limits", "server", "cache", "answers", "filter", "captive"):
         _positive(name, getattr(config, name), zero=_MAY_BE_ZERO)
     if not config.cache.ttl_max:
         raise ConfigError("cache.ttl_max: must be above zero, got 0")
-    for server in config.dns.servers:
-        parse_server(server)
     for number, split in enumerate(config.split, 1):
         for key in ("upstreams", "suffixes"):
             if not getattr(split, key) and not (key == "suffixes" and split.search):
                 raise ConfigError(f"split[{number}].{key}: at least one is wanted")
-    for server in config.dns.bootstrap:
-        try:
-            parse_server(server)
-        except ConfigError as problem:
-            raise ConfigError(f"dns.bootstrap: {problem}") from None
+    for key in ("servers", "bootstrap", "network_servers"):
+        for server in getattr(config.dns, key):
+            try:
+                parse_server(server)
+            except ConfigError as problem:
+                raise ConfigError(f"dns.{key}: {problem}") from None
+    for table in ("lockdown", "captive"):
+        for name in getattr(config, table).names:
+            _host_name(f"{table}.names", name)
+    for key, ports in (("lockdown.ports", config.lockdown.ports), ("dns.ports", config.dns.ports)):
+        for port in ports:
+            if not 1 <= port <= 65535:
+                raise ConfigError(f"{key}: {port} is not a port (1..65535)")
     check_server(config.server)
 
 
@@ -531,30 +587,3 @@ def check_server(server: ServerConfig) -> None:
             raise ConfigError(
                 f"server.listen: {text!r} is not loopback: say who may ask with server.allow_peers (--allow-peers)"
             )
-
-
-def parse_network(text: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network:
-    """``ADDR/PREFIX`` or ``ADDR``. Raises ConfigError."""
-    try:
-        return ipaddress.ip_network(text)
-    except ValueError as problem:
-        raise ConfigError(f"{text!r} is not a network (a network is ADDR/PREFIX): {problem}") from None
-
-
-def parse_server(text: str, default_port: int = 53) -> tuple[str, int]:
-    """``ADDR``, ``ADDR:PORT``, ``[ADDR6]:PORT`` or ``ADDR6`` as host and port. Raises ConfigError."""
-    host, port = text, str(default_port)
-    if text.startswith("["):
-        host, closed, rest = text[1:].partition("]")
-        if not closed or (rest and not rest.startswith(":")):
-            raise ConfigError(f"{text!r}: write an IPv6 server as [ADDRESS]:PORT")
-        port = rest[1:] if rest else port
-    elif text.count(":") == 1:
-        host, _, port = text.partition(":")
-    try:
-        ipaddress.ip_address(host)
-    except ValueError:
-        raise ConfigError(f"{text!r}: {host!r} is not an IP address (a server is ADDR or ADDR:PORT)") from None
-    if not port.isdigit() or not 1 <= int(port) <= 65535:
-        raise ConfigError(f"{text!r}: the port must be 1..65535")
-    return host, int(port)

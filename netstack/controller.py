@@ -9,17 +9,20 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from enum import StrEnum
 from typing import Any, Protocol
 
 from netstack.config import Config, parse_server
-from netstack.core.errors import NetstackError, StateError
+from netstack.core.errors import ConfigError, NetstackError, StateError
 from netstack.core.events import EngineError, Event, EventSink, StateChanged
+from netstack.core.network import Network
 from netstack.core.ports import FlowOwner, Tunnel
 from netstack.core.record import replace
 from netstack.core.stats import Stats
+from netstack.dns.dns64 import parse_prefix
 from netstack.link import collision
+from netstack.runtime.changes import Changes
 from netstack.runtime.live import LiveRuntime
 
 STOP_DEADLINE = 2.0  # seconds until stop() returns, whatever happens
@@ -80,6 +83,8 @@ class PacketCaptureController:
         self._thread: threading.Thread | None = None
         self._make_tunnel: TunnelFactory | None = None
         self._last_stats = Stats()
+        self._network = Network()
+        self._blocked = ""  # why the host blocks; empty when it does not
 
     # --- looking ---
 
@@ -187,7 +192,12 @@ class PacketCaptureController:
     def _run(self) -> None:
         message = ""
         runtime = LiveRuntime(
-            self._config, emit=self._emit, protect=self._protect, flow_owner=self._flow_owner
+            self._config,
+            emit=self._emit,
+            protect=self._protect,
+            flow_owner=self._flow_owner,
+            network=self._network,
+            blocked=self._blocked,
         )
         self._runtime = runtime
         try:
@@ -268,12 +278,101 @@ class PacketCaptureController:
         self.reconfigure(replace(self._config, mode="firewall" if enabled else "dns-only"))
 
     def reconfigure(self, config: Config) -> None:
-        """Take over new policy settings while running."""
-        self._config = config
+        """Take over other settings while running: mode, policy, rules, lists, upstreams, answers.
+
+        Queries on their way are answered and live flows that may go on do. Raises ConfigError naming what cannot be
+        used, and everything stays as it was. Lists are read before this returns, so large texts are better given on a
+        thread that may wait. Listeners, the device and table sizes are those of the start.
+        """
         runtime = self._runtime
         if runtime is not None:
-            runtime.call(lambda engine, now: engine.reconfigure(config, now))
+            runtime.reconfigure(config)
+        self._config = config
         self._emit(StateChanged(time.monotonic(), self._state.value, config.mode))
+
+    def reload(self) -> None:
+        """Read the lists again where their files changed; a damaged one stays as it was, and an event names it."""
+        self.reconfigure(self._config)
+
+    # --- the blocking state ---
+
+    def block_network(self, why: str = "") -> None:
+        """Enter the blocking state: every name and flow is refused but the system's network check, if that may pass.
+
+        Live flows are cut. It outlives `stop` and `start`; before a start it makes that one begin blocked.
+        """
+        self._blocked = why or "the host"
+        self._change(lambda changes, now: changes.block_network(why, now))
+
+    def allow_network(self, why: str = "") -> None:
+        """Leave the blocking state; what passed for the network check passes no longer."""
+        self._blocked = ""
+        if self._config.lockdown.blocking:
+            self._config = _with_lockdown(self._config, blocking=False)
+        self._change(lambda changes, now: changes.allow_network(why, now))
+
+    def allow_network_check(self, enabled: bool | str) -> None:
+        """Whether the system's network check may pass while blocking; takes a provider message's "true" as well.
+
+        Switching it on anew also says that what was reported with `network_check_failed` is mended.
+        """
+        switch = _switch(enabled)
+        self._config = _with_lockdown(self._config, network_check=switch)
+        self._change(lambda changes, now: changes.allow_network_check(switch, now))
+
+    def network_check_failed(self, step: str, why: str) -> None:
+        """The host could not do its part for the check (bind, install, configure): it stays shut, as one event says."""
+        self._change(lambda changes, now: changes.network_check_failed(step, why, now))
+
+    # --- the network ---
+
+    def captive_portal(
+        self,
+        api_url: str = "",
+        *,
+        answer: bytes | str | dict[str, Any] | None = None,
+        captive: bool | None = None,
+        url: str = "",
+    ) -> None:
+        """What the host learnt of a captive portal, in any combination.
+
+        `api_url` is what the network gave (RFC 8910), `answer` what that API said (RFC 8908), `captive` what a probe
+        found, and `url` the page that it was sent to.
+        """
+        self._change(
+            lambda changes, now: changes.captive_portal(now, api_url=api_url, answer=answer, captive=captive, url=url)
+        )
+
+    def network_changed(
+        self,
+        name: str | None = None,
+        *,
+        has_ipv6: bool | None = None,
+        nat64: str = "",
+        servers: Sequence[str] = (),
+    ) -> None:
+        """The host says that the device is on another network; what it does not say of it is not known.
+
+        `name` is what rules know the network by (None: as before), `servers` its own resolvers. Raises ConfigError for
+        what is no server or prefix.
+        """
+        for server in servers:
+            parse_server(server)
+        try:
+            if nat64:
+                parse_prefix(nat64)
+        except ValueError as problem:
+            raise ConfigError(f"nat64: {problem}") from None
+        network = Network(
+            name=self._network.name if name is None else name, has_ipv6=has_ipv6, nat64=nat64, servers=tuple(servers)
+        )
+        self._network = network
+        self._change(lambda changes, now: changes.network_changed(network, now))
+
+    def _change(self, change: Callable[[Changes, float], Any]) -> None:
+        runtime = self._runtime
+        if runtime is not None:
+            runtime.change(change)
 
     def replace_tunnel(self, make_tunnel: TunnelFactory) -> None:
         """Go on with another packet device, as Android makes one when the routes change; live flows stay.
@@ -288,8 +387,15 @@ class PacketCaptureController:
             self._make_tunnel = make_tunnel
         runtime.replace_tunnel(make_tunnel)
 
-    def network_changed(self, name: str | None = None) -> None:
-        """The host says that the device is on another network; `name` is what rules know it by."""
-        runtime = self._runtime
-        if runtime is not None:
-            runtime.call(lambda engine, now: engine.network_changed(now, name))
+
+def _switch(enabled: bool | str) -> bool:
+    """A bool, or the provider message's "true" and "false"."""
+    if isinstance(enabled, bool):
+        return enabled
+    if enabled.lower() not in ("true", "false"):
+        raise NetstackError(f"enabled: {enabled!r} is not true or false")
+    return enabled.lower() == "true"
+
+
+def _with_lockdown(config: Config, **settings: Any) -> Config:
+    return replace(config, lockdown=replace(config.lockdown, **settings))

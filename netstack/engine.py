@@ -24,6 +24,7 @@ from netstack.core.ports import Dialer, Entropy, Resolver, Stream, Tunnel
 from netstack.core.stats import Stats
 from netstack.core.timers import TimerQueue
 from netstack.dns.bridge import DnsBridge
+from netstack.dns.stage import Stage
 from netstack.forward.context import Context
 from netstack.forward.dns import DnsForwarder
 from netstack.forward.fragments import Reassembler
@@ -46,9 +47,13 @@ class _ResolverTimer:
     __slots__ = ("next_timeout", "on_timeout", "timer_at")
 
     def __init__(self, resolver: Resolver) -> None:
+        self.timer_at: float | None = None
+        self.serve(resolver)
+
+    def serve(self, resolver: Resolver) -> None:
+        """Have the deadlines of `resolver` from now on."""
         self.next_timeout = resolver.next_timeout
         self.on_timeout = resolver.on_timeout
-        self.timer_at: float | None = None
 
 
 class Engine:
@@ -246,15 +251,36 @@ class Engine:
         self.tcp.cut_blocked(now)
         self.flush(now)
 
-    def use_lockdown(self, lockdown: Lockdown) -> None:
+    def use_resolver(self, resolver: Resolver, now: float) -> None:
+        """Ask another resolver from now on; queries on their way are answered all the same."""
+        self.bridge.use_resolver(resolver, now)
+        self._serve_resolver(resolver)
+
+    def _serve_resolver(self, resolver: Resolver) -> None:
+        self.resolver = resolver
+        self._resolver_timer.serve(resolver)
+        self.resolver_has_work()
+
+    def resolver_has_work(self) -> None:
+        """Its deadlines have changed although nothing was asked."""
+        self.timers.touch(self.bridge)
+        self.timers.touch(self._resolver_timer)
+
+    def use_lockdown(self, lockdown: Lockdown, stage: Resolver | None = None) -> None:
         """Obey the host's blocking state: flows that it forbids are cut as soon as it begins.
 
-        The resolver chain has the `LockdownStage` of the same object outermost.
+        `stage` is the `LockdownStage` of the same object over the resolver in force; without it the resolver has one.
         """
         self.policy.use_lockdown(lockdown)
         lockdown.watch(self._lockdown_changed)
+        if stage is not None:
+            self.bridge.put_in_front(stage)
+            self._serve_resolver(stage)
 
     def _lockdown_changed(self, now: float) -> None:
+        lockdown = self.policy.lockdown
+        if lockdown is not None and lockdown.blocking:
+            self.bridge.refuse_pending(now)
         self.tcp.cut_blocked(now)
         self.flush(now)
 
@@ -274,9 +300,8 @@ class Engine:
 
         `name` is what the host calls the new one, for rules that hold on some networks only.
         """
-        name_network = getattr(self.resolver, "set_network", None)
-        if name is not None and name_network is not None:
-            name_network(name, now)
+        if name is not None and isinstance(self.resolver, Stage):
+            self.resolver.set_network(name, now)
         self.bridge.network_changed(now)
         self.resolver.network_changed(now)
         self.tcp.cut_dead(now)
@@ -300,6 +325,7 @@ class Engine:
         with ExitStack() as closing:  # in reverse order; one that fails keeps no other from being closed
             closing.callback(self.flush, now)
             closing.callback(self.resolver.close)
+            closing.callback(self.bridge.close)
             closing.callback(self.icmp.stop, now)
             closing.callback(self.udp.stop, now)
             closing.callback(self.tcp.stop, now)

@@ -16,6 +16,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable
 
+from netstack.config import AnswersConfig
 from netstack.core.ports import Resolver
 from netstack.core.record import recordclass
 from netstack.dns import dns64
@@ -51,36 +52,9 @@ _TTL = struct.Struct("!I")
 _AAAA_IN = b"\0\0\x1c\0\1"  # the end of a name, type AAAA, class IN
 _OPT_START = b"\0\0\x29"  # root, type OPT: without options 11 octets, at the end of nearly every query
 _PTR_IN = b"\x03ip6\x04arpa\0\0\x0c\0\1"
+_TYPE_IN = {kind: kind.to_bytes(2, "big") + b"\0\1" for kind in (A, AAAA, SVCB, HTTPS)}  # behind a record's name
 _RETRY = 60.0  # seconds until a prefix discovery that failed is tried again
 _MAX_TTL = 0x7FFFFFFF
-
-
-@recordclass(frozen=True, kw_only=True)
-class AnswerSettings:
-    """What is changed. The defaults change nothing."""
-
-    ttl_min: int = 0
-    """Seconds below which no answer record's TTL goes; a TTL of 0 stays 0, for it means "do not keep"."""
-    ttl_max: int = 0
-    """Seconds above which no TTL goes; 0 for no limit."""
-    synthetic_ttl: int = 10
-    """Seconds that an answer made up here may be kept, so that a change of policy is seen soon."""
-    hints: str = "track"
-    """Address hints of HTTPS and SVCB: track (the tracker leases them) or strip."""
-    strip_ech: bool = False
-    """Take Encrypted ClientHello keys out, so that server names stay visible to policy."""
-    strip_h3: bool = False
-    """Take HTTP/3 out of ALPN: for when QUIC is blocked, so that it is not even tried."""
-    aaaa: str = "pass"
-    """pass; filter (answered empty at once); auto: filter while `AnswerStage.has_ipv6` is False."""
-    dns64: str = "off"
-    """off; discover (through ipv4only.arpa); or a prefix such as 64:ff9b::/96."""
-    rebind: str = "off"
-    """Private addresses for public names: off, remove (the records), refuse (the answer)."""
-    rebind_allow: tuple[str, ...] = ()
-    """Suffixes that may have private addresses, beside `LOCAL_SUFFIXES`: split-DNS names belong here."""
-    client_subnet: str = "pass"
-    """EDNS client subnet of queries: pass or remove."""
 
 
 @recordclass(eq=False)
@@ -102,14 +76,29 @@ class AnswerStage(Stage):
     """`edited` and `rebinds` count answers; `prefixes` are the NAT64 prefixes in force (4 to 12 octets each)."""
 
     __slots__ = (
-        "_aaaa", "_allow", "_by_own", "_discover_at", "_discovering", "_discovery", "_drop", "_drop_subnet", "_held",
-        "_looks", "_scope_of", "_settings", "_wanted", "edited", "has_ipv6", "prefixes", "rebinds",
+        "_aaaa",
+        "_allow",
+        "_by_own",
+        "_discover_at",
+        "_discovering",
+        "_discovery",
+        "_drop",
+        "_drop_subnet",
+        "_has_ipv6",
+        "_held",
+        "_looks",
+        "_scope_of",
+        "_settings",
+        "_wanted",
+        "edited",
+        "prefixes",
+        "rebinds",
     )  # fmt: skip
 
     def __init__(
         self,
         inner: Resolver,
-        settings: AnswerSettings | None = None,
+        settings: AnswersConfig | None = None,
         *,
         scope_of: Callable[[bytes], int],
         discovery: Resolver | None = None,
@@ -121,9 +110,8 @@ class AnswerStage(Stage):
         """
         super().__init__(inner, *([discovery] if discovery is not None else []))
         self._scope_of = scope_of
-        self._discovery = discovery or inner
-        self.has_ipv6 = True
-        """Whether the network has IPv6: set by the host, looked at when `aaaa` is auto."""
+        self._discovery = inner if discovery is None else discovery
+        self._has_ipv6 = True
         self.prefixes: list[bytes] = []
         self.edited = self.rebinds = 0
         self._wanted: dict[int, _Synthesis] = {}  # by the caller's token
@@ -131,10 +119,13 @@ class AnswerStage(Stage):
         self._held: list[_Synthesis] = []  # until the prefix is known
         self._discovering = 0
         self._discover_at: float | None = None
-        self.reconfigure(settings or AnswerSettings())
+        self.reconfigure(settings or AnswersConfig())
 
-    def reconfigure(self, settings: AnswerSettings) -> None:
-        """New settings for the answers to come. ValueError for a `dns64` that is no prefix."""
+    def reconfigure(self, settings: AnswersConfig) -> None:
+        """New settings for the answers to come. ValueError for a `dns64` that is no prefix.
+
+        `strip_h3` and `rebind` have been decided by whoever knows the rest of the configuration: auto is off here.
+        """
         if settings.dns64 not in ("off", "discover"):
             self.prefixes = [dns64.parse_prefix(settings.dns64)]
         elif settings.dns64 == "off" or getattr(self, "_settings", settings).dns64 != "discover":
@@ -148,18 +139,30 @@ class AnswerStage(Stage):
         allowed = [wire_name(suffix) for suffix in (*LOCAL_SUFFIXES, *settings.rebind_allow)]
         self._allow = frozenset(suffix for suffix in allowed if suffix is not None)
         self._drop_subnet = settings.client_subnet == "remove"
-        # which kinds of record are worth a look
-        self._looks = frozenset(
-            kind
-            for kind, wanted in (
-                (A, settings.rebind != "off"),
-                (AAAA, settings.rebind != "off" or settings.aaaa != "pass"),
-                (HTTPS, drop or settings.strip_h3 or settings.rebind != "off" or settings.aaaa != "pass"),
-            )
-            if wanted
-        )
-        if HTTPS in self._looks:
-            self._looks |= {SVCB}
+        self._set_looks()
+
+    def _set_looks(self) -> None:
+        """Which kinds of record are worth a look."""
+        settings, filtering = self._settings, self._filters_aaaa
+        guarded = settings.rebind in ("remove", "refuse")
+        looks = set()
+        if guarded:
+            looks.add(A)
+        if guarded or filtering:
+            looks.add(AAAA)
+        if guarded or filtering or self._drop or settings.strip_h3 == "on":
+            looks |= {HTTPS, SVCB}
+        self._looks = frozenset(looks)
+
+    @property
+    def has_ipv6(self) -> bool:
+        """Whether the network has IPv6: set by the host, looked at when `aaaa` is auto."""
+        return self._has_ipv6
+
+    @has_ipv6.setter
+    def has_ipv6(self, has: bool) -> None:
+        self._has_ipv6 = has
+        self._set_looks()
 
     def set_nat64(self, prefix: str | None) -> None:
         """The network's NAT64 prefix as the host learnt it (RFC 8781, LinkProperties); None to find it out again.
@@ -196,7 +199,7 @@ class AnswerStage(Stage):
 
     @property
     def _filters_aaaa(self) -> bool:
-        return self._settings.aaaa == "filter" or (self._settings.aaaa == "auto" and not self.has_ipv6)
+        return self._settings.aaaa == "filter" or (self._settings.aaaa == "auto" and not self._has_ipv6)
 
     def _meets_aaaa(self, token: int, message: bytes, now: float, over_tcp: bool) -> bool:
         """True when an AAAA query was answered here."""
@@ -377,7 +380,7 @@ class AnswerStage(Stage):
     def _pass(self, token: int, message: bytes, now: float) -> None:
         """Hand an answer up, edited if it must be."""
         settings = self._settings
-        if self._looks or settings.ttl_max or settings.ttl_min:
+        if settings.ttl_max or settings.ttl_min or _may_hold(self._looks, message):
             suspect, clamped = self._scan(message)
             if clamped:
                 patched = bytearray(message)
@@ -439,7 +442,7 @@ class AnswerStage(Stage):
         whole = read_message(message)
         if whole is None:
             return None
-        guarded = self._settings.rebind != "off" and not self._may_be_private(whole.question)
+        guarded = self._settings.rebind in ("remove", "refuse") and not self._may_be_private(whole.question)
         filtering = self._filters_aaaa
         changed = rebound = False
         drop = self._drop | {IPV6HINT} if filtering else self._drop
@@ -461,7 +464,7 @@ class AnswerStage(Stage):
                         continue
                 elif kind in (HTTPS, SVCB) and record.cls == IN and kind in self._looks:
                     new = edit_service(
-                        data, drop, no_h3=self._settings.strip_h3, keep=lambda address: not is_private(address)
+                        data, drop, no_h3=self._settings.strip_h3 == "on", keep=lambda address: not is_private(address)
                     )
                     if new is not data:
                         changed = True
@@ -509,6 +512,11 @@ class AnswerStage(Stage):
                 if inside is not None and self._scope_of(inside):
                     return True
         return False
+
+
+def _may_hold(kinds: frozenset[int], message: bytes) -> bool:
+    """False when no record of these kinds can be in a message: what most answers are asked first, in one search."""
+    return any(_TYPE_IN[kind] in message for kind in kinds)
 
 
 def _has_real_aaaa(message: Message) -> bool:

@@ -30,12 +30,13 @@ from netstack.dns.message import (
     is_answer_to,
     parse_query,
     rcode_name,
+    refused,
     servfail,
     truncated,
     type_name,
     with_identity,
 )
-from netstack.dns.stage import DROPPED
+from netstack.dns.stage import DROPPED, earlier
 
 Reply = Callable[[bytes, float], None]
 QueryOf = Callable[[int, Query, FiveTuple, float, bool], None]
@@ -73,8 +74,8 @@ class DnsBridge:
     """All queries of one engine: a ResolverOwner and a TimerOwner."""
 
     __slots__ = (
-        "_by_identity", "_config", "_emit", "_entropy", "_limits", "_pending", "_query_of", "_resolver", "_stats",
-        "_token", "_tracker", "timer_at",
+        "_by_identity", "_config", "_emit", "_entropy", "_limits", "_pending", "_query_of", "_resolver", "_retired",
+        "_stats", "_token", "_tracker", "timer_at",
     )  # fmt: skip
 
     def __init__(
@@ -104,6 +105,7 @@ class DnsBridge:
         self._by_identity: dict[Identity, _Pending] = {}
         self._token = 0
         self._query_of: QueryOf | None = getattr(resolver, "query_of", None)
+        self._retired: list[tuple[float, Resolver]] = []  # with the end of their last query
         self.timer_at: float | None = None
 
     def __len__(self) -> int:
@@ -232,32 +234,88 @@ class DnsBridge:
     # --- time and change ---
 
     def next_timeout(self) -> float | None:
-        """The oldest query's deadline."""
+        """The oldest query's deadline, or what a resolver of before has to do."""
+        best: float | None = None
         for pending in self._pending.values():
-            return pending.deadline
-        return None
+            best = pending.deadline
+            break
+        for until, resolver in self._retired:
+            best = earlier(earlier(best, until), resolver.next_timeout())
+        return best
 
     def on_timeout(self, now: float) -> None:
         """SERVFAIL for every query whose time is over."""
+        if self._retired:
+            self._serve_retired(now)
         due = []
         for token, pending in self._pending.items():
             if pending.deadline > now:
                 break
             due.append(token)
         for token in due:
-            self._resolver.cancel(token)
+            self._cancel(token)
             self.on_failure(token, "timeout", now)
+
+    def _serve_retired(self, now: float) -> None:
+        retired, self._retired = self._retired, []
+        for until, resolver in retired:
+            resolver.on_timeout(now)
+            if until > now:
+                self._retired.append((until, resolver))
+            else:
+                resolver.close()
+
+    def _cancel(self, token: int) -> None:
+        self._resolver.cancel(token)
+        for _, resolver in self._retired:
+            resolver.cancel(token)
 
     def reconfigure(self, config: DnsConfig, limits: LimitsConfig) -> None:
         """New settings for the queries to come."""
         self._config = config
         self._limits = limits
 
+    def use_resolver(self, resolver: Resolver, now: float) -> None:
+        """Ask `resolver` from now on. What has been asked is answered by the one of before, which is closed when the
+        last of these queries is over; what that one held without asking is handed over."""
+        before = self._resolver
+        self._retired.append((now + self._config.timeout, before))
+        self._ask_of(resolver)
+        hand_over = getattr(before, "hand_over", None)
+        if hand_over is not None:
+            hand_over(resolver, now)
+
+    def put_in_front(self, resolver: Resolver) -> None:
+        """Ask `resolver`, which passes on to the one of before."""
+        self._ask_of(resolver)
+
+    def _ask_of(self, resolver: Resolver) -> None:
+        self._resolver = resolver
+        self._query_of = getattr(resolver, "query_of", None)
+        resolver.start(self)
+
+    def refuse_pending(self, now: float) -> None:
+        """REFUSED for everything that has been asked: a blocking state begins."""
+        for token in list(self._pending):
+            self._cancel(token)
+            pending = self._take(token)
+            if pending is not None:
+                self._answered(pending.query, pending.flow, Rcode.REFUSED, (), now - pending.asked_at, now)
+                pending.reply(refused(pending.query), now)
+
     def network_changed(self, now: float) -> None:
-        """Nothing is bound to a network here; the resolver asks again what is pending.
+        """A resolver of before asks again what is pending there; the present one is told by its owner.
 
         Deadlines stay: an app's patience does not know of the change.
         """
+        for _, resolver in self._retired:
+            resolver.network_changed(now)
+
+    def close(self) -> None:
+        """Close the resolvers of before."""
+        for _, resolver in self._retired:
+            resolver.close()
+        self._retired.clear()
 
 
 __all__ = ["DnsBridge", "Reply"]

@@ -79,6 +79,23 @@ class Lists:
                 steps.append(Step(f"{kind} {names.path}", bool(said), why))
         return self.judge(labels)
 
+    def following(self, block: Iterable[str], allow: Iterable[str]) -> tuple[Lists, list[str]]:
+        """The lists of these files as they are now, and what is wrong with those whose last good content stays.
+
+        Files that are in force already are opened again only where they changed. Raises ListError naming one that is
+        not in force and cannot be used.
+        """
+        known = {each.names.path: each for each in (*self._block, *self._allow)}
+        problems: list[str] = []
+
+        def current(path: str) -> Listed:
+            listed = known.get(path)
+            return _open(path) if listed is None else _again(listed, problems)
+
+        fresh = Lists()
+        fresh._take([current(path) for path in block], [current(path) for path in allow])
+        return fresh, problems
+
     def reloaded(self) -> tuple[Lists, list[str]]:
         """The lists as the files are now, and what is wrong with those whose last good content stays in force."""
         problems: list[str] = []

@@ -29,7 +29,7 @@ from netstack.dns.bypass import doh_hosts_path, signal
 from netstack.dns.lists import Lists
 from netstack.dns.message import Query, Question, Rcode, error_without_question, parse_query, servfail, type_name
 from netstack.dns.ruleset import Action, Asked, Judgement, Rule, RuleSet, Step, parse_addresses
-from netstack.dns.stage import DROPPED, Stage, earlier
+from netstack.dns.stage import DROPPED, Stage, earlier, find_stage
 from netstack.dns.synthetic import BLOCKED, FILTERED, addresses, negative, question_for, refusal, under_alias, wire_name
 
 BLOCK_ACTIONS = ("nxdomain", "refused", "nodata", "sinkhole", "drop")
@@ -142,6 +142,25 @@ class RuleStage(Stage):
         if lists is not None:
             self._lists = lists
         self._judge_again(now)
+
+    def take_over(self, other: RuleStage, now: float) -> None:
+        """The rules and lists of `other`, which was made for this and is never asked."""
+        self._doh, self._sinkhole, self._lists = other._doh, other._sinkhole, other._lists
+        self._settings, self._rules = other._settings, other._rules
+        self._known.clear()
+        self.version += 1
+        self._judge_again(now)
+
+    def hand_over(self, successor: Resolver, now: float) -> None:
+        """As `Stage.hand_over`: what is postponed is judged by the successor's rules, and keeps its time."""
+        held, self._held = self._held, {}
+        rules = find_stage(successor, RuleStage)
+        if rules is not None:
+            rules._held.update(held)
+            rules._judge_again(now)
+            return
+        for token, each in held.items():
+            successor.query(token, each.query.message, now, each.over_tcp)
 
     def use_lists(self, lists: Lists, now: float) -> None:
         """Put other lists in force; made beforehand, on any thread."""

@@ -66,12 +66,13 @@ class _Search:
 class SplitStage(Stage):
     """A resolver above the default one and one for each group. Raises ConfigError for what is not a suffix."""
 
-    __slots__ = ("_groups", "_leaky", "_own_of", "_search", "_searches")
+    __slots__ = ("_groups", "_labels", "_leaky", "_own_of", "_search", "_searches")
 
     def __init__(self, default: Resolver, groups: Sequence[SplitGroup]) -> None:
         """Of a suffix that two groups have, the first group counts."""
         super().__init__(default, *(group.resolver for group in groups))
         self._groups: dict[bytes, SplitGroup] = {}  # by suffix as octets of a lower-case name
+        self._labels: dict[int, bytes] = {id(group): b"%d" % number for number, group in enumerate(groups, 1)}
         self._search: list[bytes] = []
         for group in groups:
             for text in (*group.suffixes, *group.search):
@@ -88,11 +89,20 @@ class SplitStage(Stage):
 
     def group_of(self, question: Question) -> SplitGroup | None:
         """The group with the longest suffix that fits; None for the default resolver."""
+        return self._group_of(question.folded[:-4])
+
+    def label_of(self, name: bytes) -> bytes:
+        """Which set of upstreams answers a name (folded wire form): the scope of what a cache keeps of it."""
+        if self._search and self._is_single(name):
+            return b"search"
+        group = self._group_of(name)
+        return b"" if group is None else self._labels[id(group)]
+
+    def _group_of(self, name: bytes) -> SplitGroup | None:
         groups = self._groups
-        name = question.folded
         at = 0
         while True:
-            group = groups.get(name[at:-4])
+            group = groups.get(name[at:])
             if group is not None or not name[at]:
                 return group
             at += 1 + name[at]
@@ -120,11 +130,12 @@ class SplitStage(Stage):
         group.resolver.query(token, message, now, over_tcp)
 
     def _is_searched(self, question: Question) -> bool:
-        """One label, an address wanted, and no group of its own."""
-        name = question.folded[:-4]
-        if not name[0] or name[1 + name[0]] or name in _NOT_SEARCHED or name in self._groups:
-            return False
-        return question.type in (A, AAAA, HTTPS)
+        """One label, and an address wanted."""
+        return question.type in (A, AAAA, HTTPS) and self._is_single(question.folded[:-4])
+
+    def _is_single(self, name: bytes) -> bool:
+        """One label that has no group of its own."""
+        return bool(name[0]) and not name[1 + name[0]] and name not in _NOT_SEARCHED and name not in self._groups
 
     def _try_next(self, search: _Search, now: float) -> None:
         domain = search.domains.pop(0)

@@ -10,6 +10,8 @@ stage asks for itself gets a token from `own_token`, which no caller and no othe
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 from netstack.core.ports import Resolver, ResolverOwner
 
 DROPPED = "dropped"
@@ -23,6 +25,18 @@ def earlier(one: float | None, other: float | None) -> float | None:
     if one is None:
         return other
     return one if other is None or one < other else other
+
+
+Found = TypeVar("Found")
+
+
+def find_stage(resolver: object, kind: type[Found]) -> Found | None:
+    """The stage of this class in the chain that begins with `resolver`."""
+    while not isinstance(resolver, kind):
+        if not isinstance(resolver, Stage):
+            return None
+        resolver = resolver.inner
+    return resolver
 
 
 class Stage:
@@ -91,6 +105,18 @@ class Stage:
         """As `Resolver.on_timeout`; a stage with timers does its own as well."""
         for each in self._below:
             each.on_timeout(now)
+
+    def hand_over(self, successor: Resolver, now: float) -> None:
+        """`successor` takes this chain's place: it gets what was held here and has not been asked yet."""
+        for each in self._below:
+            if isinstance(each, Stage):
+                each.hand_over(successor, now)
+
+    def set_network(self, name: str, now: float) -> None:
+        """The device is on the network that the host calls `name`; for the stages that want to know."""
+        for each in self._below:
+            if isinstance(each, Stage):
+                each.set_network(name, now)
 
     # --- ResolverOwner, upwards ---
 

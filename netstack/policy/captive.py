@@ -15,10 +15,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
+from netstack.config import CaptiveConfig
 from netstack.core.events import CaptivePortalChanged, EventSink
 from netstack.core.ports import Resolver
 from netstack.dns.message import parse_question
@@ -27,20 +27,6 @@ from netstack.dns.stage import Stage, earlier
 
 UNRESTRICTED = "urn:ietf:params:capport:unrestricted"  # RFC 8910 2: there is no portal here
 LARGEST_DOCUMENT = 65_536
-PROBE_NAMES = (
-    "captive.apple.com", "netcts.cdn-apple.com", "connectivitycheck.gstatic.com", "connectivitycheck.android.com",
-    "clients3.google.com", "detectportal.firefox.com", "www.msftconnecttest.com", "nmcheck.gnome.org",
-)  # fmt: skip
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CaptiveSettings:
-    """What is let through, and for how long."""
-
-    names: tuple[str, ...] = PROBE_NAMES
-    """Names of the systems' probes, exactly."""
-    limit: float = 300.0
-    """Seconds of an allowance; 0 switches it off."""
 
 
 class CaptivePortal:
@@ -50,10 +36,10 @@ class CaptivePortal:
         "_changed", "_emit", "_probes", "_settings", "_until", "_urls", "allowing", "captive", "location", "url",
     )  # fmt: skip
 
-    def __init__(self, settings: CaptiveSettings, emit: EventSink) -> None:
+    def __init__(self, settings: CaptiveConfig, emit: EventSink) -> None:
         self._settings = settings
         self._emit = emit
-        self._probes = frozenset(wire for name in settings.names if (wire := wire_name(name)) is not None)
+        self._probes = _wire_names(settings)
         self._urls: frozenset[bytes] = frozenset()  # hosts of the API and of the portal's pages
         self._changed: list[Callable[[float], None]] = []
         self._until = 0.0
@@ -67,6 +53,18 @@ class CaptivePortal:
     def watch(self, changed: Callable[[float], None]) -> None:
         """`changed(now)` is called when an allowance has begun or ended."""
         self._changed.append(changed)
+
+    def unwatch(self, changed: Callable[[float], None]) -> None:
+        """No longer call `changed`."""
+        if changed in self._changed:
+            self._changed.remove(changed)
+
+    def reconfigure(self, settings: CaptiveConfig, now: float) -> None:
+        """New settings. An allowance that runs keeps its end, unless there is to be none."""
+        self._settings = settings
+        self._probes = _wire_names(settings)
+        if self.allowing and not settings.limit:
+            self._end("ended", "settings", now)
 
     def allows(self, name: bytes) -> bool:
         """True when the network's own resolver is to be asked for a name (folded wire form)."""
@@ -172,9 +170,10 @@ class CaptiveStage(Stage):
 
     __slots__ = ("_asking", "_network", "_there", "portal")
 
-    def __init__(self, inner: Resolver, network: Resolver, portal: CaptivePortal) -> None:
-        super().__init__(inner, network)
-        self._network = network
+    def __init__(self, inner: Resolver, network: Resolver | None, portal: CaptivePortal) -> None:
+        """Without a `network` the names are asked of `inner`, and the cache is all that an allowance changes."""
+        super().__init__(inner, *([network] if network is not None else []))
+        self._network = inner if network is None else network
         self._there: set[int] = set()  # tokens that the network's resolver has
         self._asking = False  # an answer that comes meanwhile was made or kept below: no upstream is behind it
         self.portal = portal
@@ -195,6 +194,11 @@ class CaptiveStage(Stage):
             self._asking = True
         self.inner.query(token, message, now, over_tcp)
         self._asking = False
+
+    def close(self) -> None:
+        """As `Resolver.close`."""
+        self.portal.unwatch(self._changed)
+        super().close()
 
     def cancel(self, token: int) -> None:
         """As `Resolver.cancel`."""
@@ -227,6 +231,10 @@ class CaptiveStage(Stage):
         """As `Resolver.on_timeout`."""
         self.portal.on_timeout(now)
         super().on_timeout(now)
+
+
+def _wire_names(settings: CaptiveConfig) -> frozenset[bytes]:
+    return frozenset(wire for name in settings.names if (wire := wire_name(name)) is not None)
 
 
 def _host(url: str) -> bytes | None:

@@ -16,8 +16,8 @@ tried again until the host switches it on anew.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
+from netstack.config import LockdownConfig
 from netstack.core.events import EventSink, LockdownChanged
 from netstack.core.flow import TCP, FiveTuple
 from netstack.core.ports import Resolver
@@ -29,26 +29,10 @@ from netstack.dns.stage import Stage
 from netstack.policy.lan import is_leasable
 from netstack.policy.tracker import IpTracker
 
-APPLE_NAMES = ("captive.apple.com", "netcts.cdn-apple.com")
-ANDROID_NAMES = ("connectivitycheck.gstatic.com", "connectivitycheck.android.com", "clients3.google.com")
-FIREFOX_NAMES = ("detectportal.firefox.com",)
+QueryOf = Callable[[int, Query, "FiveTuple | None", float, bool], None]
 MOST_ADDRESSES = 256
 LEAK_FREE_ADDRESS = b"\xc6\x33\x64\x01"  # 198.51.100.1
 LEAK_FREE_TTL = 3
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LockdownSettings:
-    """What may pass while blocking."""
-
-    network_check: bool = False
-    """Whether the system's network check may pass at all."""
-    names: tuple[str, ...] = APPLE_NAMES
-    """The check's names, exactly; `ANDROID_NAMES` and `FIREFOX_NAMES` are others."""
-    ports: tuple[int, ...] = (80, 443)
-    """The check's TCP ports."""
-    leak_free: bool = False
-    """Answer with 198.51.100.1 instead of resolving; nothing leaves the device then."""
 
 
 class Lockdown:
@@ -58,7 +42,7 @@ class Lockdown:
         "_borrowed", "_changed", "_emit", "_names", "_passing", "_ports", "_settings", "blocking", "broken", "tracker",
     )  # fmt: skip
 
-    def __init__(self, settings: LockdownSettings, emit: EventSink) -> None:
+    def __init__(self, settings: LockdownConfig, emit: EventSink) -> None:
         self._emit = emit
         self.blocking = False
         self.broken = ""
@@ -68,7 +52,7 @@ class Lockdown:
         self._changed: list[Callable[[float], None]] = []
         self._take_over(settings)
 
-    def _take_over(self, settings: LockdownSettings) -> None:
+    def _take_over(self, settings: LockdownConfig) -> None:
         self._settings = settings
         self._names = frozenset(wire for name in settings.names if (wire := wire_name(name)) is not None)
         self._ports = frozenset(settings.ports)
@@ -102,11 +86,17 @@ class Lockdown:
             self.blocking = False
             self._tell(now, why)
 
-    def reconfigure(self, settings: LockdownSettings, now: float) -> None:
-        """New settings. Switching the check on anew is the host's word that what was broken is mended."""
-        if settings == self._settings:
+    def reconfigure(self, settings: LockdownConfig, now: float) -> None:
+        """New settings. Switching the check on anew is the host's word that what was broken is mended.
+
+        The state itself is `enter` and `leave`; `settings.blocking` is for whoever calls them.
+        """
+        before = self._settings
+        if (settings.network_check, settings.names, settings.ports, settings.leak_free) == (
+            before.network_check, before.names, before.ports, before.leak_free,
+        ):  # fmt: skip
             return
-        if settings.network_check and not self._settings.network_check:
+        if settings.network_check and not before.network_check:
             self.broken = ""
         self._forget(now)
         self._take_over(settings)
@@ -120,9 +110,10 @@ class Lockdown:
             self._tell(now, self.broken)
 
     def _tell(self, now: float, why: str) -> None:
-        state = "open" if not self.blocking else "failed" if self.broken else "blocking"
-        if self.broken and not self.blocking and why == self.broken:
+        if self.broken and (why == self.broken or (self.blocking and self._settings.network_check)):
             state = "failed"
+        else:
+            state = "blocking" if self.blocking else "open"
         self._emit(LockdownChanged(now, state, self.active, why))
         for changed in self._changed:
             changed(now)
@@ -164,29 +155,49 @@ class Lockdown:
 class LockdownStage(Stage):
     """The outermost stage: while blocking, only the check's names get past it."""
 
-    __slots__ = ("_asked", "lockdown")
+    __slots__ = ("_asked", "_inner_query_of", "_network", "lockdown")
 
-    def __init__(self, inner: Resolver, lockdown: Lockdown) -> None:
-        super().__init__(inner)
+    def __init__(self, inner: Resolver, lockdown: Lockdown, network: Resolver | None = None) -> None:
+        """`network` is the resolver of the network itself, which the check's names are asked of; without it `inner` is.
+
+        Upstreams that the host chose may be out of reach for as long as it blocks; the network's own is what the
+        system would have asked.
+        """
+        super().__init__(inner, *([network] if network is not None else []))
         self.lockdown = lockdown
+        self._network = inner if network is None else network
+        self._inner_query_of: QueryOf | None = getattr(inner, "query_of", None)
         self._asked: dict[int, Query] = {}  # of the check, by token
 
     def query(self, token: int, message: bytes, now: float, over_tcp: bool = False) -> None:
         """As `Resolver.query`; while blocking, REFUSED for all but the check."""
-        lockdown = self.lockdown
-        if not lockdown.blocking:
+        if not self.lockdown.blocking:
             self.inner.query(token, message, now, over_tcp)
             return
         query = parse_query(message)
         if isinstance(query, Rcode):
             self.owner.on_failure(token, "refused", now)
-        elif not lockdown.allows(query.question.folded[:-4]) or query.question.cls != IN:
+        else:
+            self._judge(token, query, now, over_tcp)
+
+    def query_of(self, token: int, query: Query, flow: FiveTuple | None, now: float, over_tcp: bool = False) -> None:
+        """As `query`, for a query of `flow`, which the rules below may want to know."""
+        if self.lockdown.blocking:
+            self._judge(token, query, now, over_tcp)
+        elif self._inner_query_of is not None:
+            self._inner_query_of(token, query, flow, now, over_tcp)
+        else:
+            self.inner.query(token, query.message, now, over_tcp)
+
+    def _judge(self, token: int, query: Query, now: float, over_tcp: bool) -> None:
+        lockdown = self.lockdown
+        if not lockdown.allows(query.question.folded[:-4]) or query.question.cls != IN:
             self.owner.on_answer(token, refused(query), now)
         elif lockdown.leak_free or query.question.type not in (A, AAAA):
             self.owner.on_answer(token, self._made(query, now), now)
         else:
             self._asked[token] = query
-            self.inner.query(token, message, now, over_tcp)
+            self._network.query(token, query.message, now, over_tcp)
 
     def _made(self, query: Query, now: float) -> bytes:
         """The fixed address of the leak-free mode, or NODATA of short life."""

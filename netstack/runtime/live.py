@@ -10,7 +10,6 @@ Nothing here runs while nothing happens: the loop sleeps until a descriptor is r
 from __future__ import annotations
 
 import contextlib
-import functools
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -21,13 +20,16 @@ from netstack.codec.base import PacketCodec
 from netstack.config import Config
 from netstack.core.errors import NetstackError, TunnelClosed
 from netstack.core.events import EngineError, EventSink
+from netstack.core.network import Network
 from netstack.core.ports import Dialer, Entropy, FlowOwner, Resolver, Tunnel
 from netstack.core.stats import Stats
+from netstack.runtime.changes import Changes
 from netstack.runtime.entropy import SystemEntropy
 from netstack.runtime.loop import Loop, describe_defect
 from netstack.runtime.poller import EnginePoller
 from netstack.upstream.bursts import native_bursts
 from netstack.upstream.dialer import Protect, SocketDialer
+from netstack.upstream.source import ResolverSource
 
 if TYPE_CHECKING:
     import asyncio
@@ -37,6 +39,7 @@ if TYPE_CHECKING:
 TunnelFactory = Callable[[Config, Stats, EventSink, "LiveRuntime"], Tunnel]
 ResolverFactory = Callable[[Config, Dialer, Entropy, Stats, EventSink], Resolver]
 EngineCommand = Callable[["Engine", float], Any]
+Change = Callable[[Changes, float], Any]
 
 _STALL_FIRST, _STALL_MOST = 0.02, 1.0  # seconds between looks at a device that is in trouble
 
@@ -45,21 +48,6 @@ class SystemClock:
     """time.monotonic, which is also what the loop uses."""
 
     now = staticmethod(time.monotonic)
-
-
-def assembled_resolver(
-    config: Config,
-    dialer: Dialer,
-    entropy: Entropy,
-    stats: Stats,
-    emit: EventSink,
-    *,
-    apps: FlowOwner | None = None,
-) -> Resolver:
-    """The resolver that `config` describes."""
-    from netstack.upstream.assemble import make_resolver
-
-    return make_resolver(config, dialer, entropy, stats, emit, apps=apps)
 
 
 class LiveRuntime:
@@ -79,8 +67,14 @@ class LiveRuntime:
         flow_owner: FlowOwner | None = None,
         make_engine: Callable[..., Engine] | None = None,
         entropy: Entropy | None = None,
+        network: Network | None = None,
+        blocked: str = "",
     ) -> None:
-        """`codec` by name (auto, native, pure) or ready made. `make_engine` takes what `Engine` takes."""
+        """`codec` by name (auto, native, pure) or ready made. `network` is what is known of the network at the start;
+        `blocked` says why everything is blocked from the start, and is empty when it is not.
+
+        `make_engine` takes what `Engine` takes.
+        """
         self.config = config
         self.emit = emit
         self.clock = SystemClock()
@@ -89,7 +83,11 @@ class LiveRuntime:
         self.engine: Engine | None = None
         self.poller = EnginePoller()
         self.dialer = SocketDialer(self.poller, protect, native_bursts(self.codec.name))
-        self._make_resolver = make_resolver or functools.partial(assembled_resolver, apps=flow_owner)
+        self._make_resolver = make_resolver
+        self._flow_owner = flow_owner
+        self.network = network or Network()
+        self._blocked = blocked
+        self.changes: Changes | None = None  # while a run is on
         self._make_engine = make_engine if make_engine is not None else _engine_class()
         self._loop: Loop | None = None
         self._guest: Any = None
@@ -141,7 +139,11 @@ class LiveRuntime:
     ) -> None:
         with contextlib.ExitStack() as unfinished:
             unfinished.callback(tunnel.close)
-            resolver = self._make_resolver(self.config, self.dialer, self.entropy, stats, self.emit)
+            source = ResolverSource(
+                self.dialer, self.entropy, stats, self.emit,
+                apps=self._flow_owner, network=self.network, make=self._make_resolver,
+            )  # fmt: skip
+            resolver = source.first(self.config)
             engine = self._make_engine(
                 self.config,
                 tunnel=tunnel,
@@ -154,6 +156,9 @@ class LiveRuntime:
             )
             unfinished.pop_all()
         self.engine = engine
+        self.changes = Changes(engine, source, self.config, self.emit, time.monotonic())
+        if self._blocked:
+            self.changes.block_network(self._blocked, time.monotonic())
         driver = self._driver = _Driver(self, loop, engine, tunnel)
         for number in stop_signals:
             loop.add_signal_handler(number, self._on_signal, number)
@@ -183,6 +188,29 @@ class LiveRuntime:
     def call(self, command: EngineCommand) -> bool:
         """Run ``command(engine, now)`` on the engine's thread, then flush. False when nothing runs."""
         return self.call_soon_threadsafe(self._obey, command)
+
+    def change(self, change: Change) -> bool:
+        """Run ``change(changes, now)`` on the engine's thread, then flush. False when nothing runs."""
+        return self.call_soon_threadsafe(self._change, change)
+
+    def _change(self, change: Change) -> None:
+        if self.engine is not None and self.changes is not None:
+            now = time.monotonic()
+            change(self.changes, now)
+            self.engine.flush(now)
+
+    def reconfigure(self, config: Config | None = None) -> bool:
+        """Take over other settings, or what the files of the present ones hold now. False when nothing runs.
+
+        Files are read before this returns, on the caller's thread. Raises ConfigError naming what cannot be used, and
+        nothing has changed then. A damaged list that was in force stays so as it was, and an event says so.
+        """
+        changes = self.changes
+        if changes is None:
+            self.config = config or self.config
+            return False
+        prepared = changes.prepare(config)
+        return self.change(lambda changes, now: changes.reconfigure(prepared, now))
 
     def replace_tunnel(self, make_tunnel: TunnelFactory) -> bool:
         """Go on with another packet device (Android makes a new interface when routes change). False when nothing runs.

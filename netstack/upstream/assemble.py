@@ -12,15 +12,21 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from netstack.config import AnswersConfig, Config
+from netstack.config import AnswersConfig, Config, parse_server
 from netstack.core.errors import ConfigError
 from netstack.core.events import EventSink
+from netstack.core.flow import Endpoint
+from netstack.core.network import Network
 from netstack.core.ports import Dialer, Entropy, FlowOwner, Resolver
-from netstack.core.record import fields
+from netstack.core.record import fields, replace
 from netstack.core.stats import Stats
+from netstack.dns.stage import Stage
 from netstack.upstream.proxy import ProxyResolver
 
 if TYPE_CHECKING:
+    from netstack.dns.lists import Lists
+    from netstack.dns.split import SplitStage
+    from netstack.policy.captive import CaptivePortal
     from netstack.upstream.transports import Transports
     from netstack.upstream.url import UpstreamUrl
 
@@ -37,24 +43,93 @@ def make_resolver(
     *,
     minute_of_week: MinuteOfWeek | None = None,
     apps: FlowOwner | None = None,
+    network: Network | None = None,
+    portal: CaptivePortal | None = None,
+    lists: Lists | None = None,
 ) -> Resolver:
-    """The chain of resolvers for `config`, rules first. Raises ConfigError.
+    """The chain of resolvers for `config`, rules first. Raises ConfigError. Opens no socket.
 
     `apps` tells rules that name apps whose a flow is; without it every app is unknown. `minute_of_week` tells the
-    local time to rules with a schedule; the system's clock when not given.
+    local time to rules with a schedule; the system's clock when not given. `network` is what the host says of the
+    network, `portal` what it knows of a captive portal. `lists` are those of `config`, when they are open already.
     """
+    network = network or Network()
     resolver = _upstreams(config, dialer, entropy, stats, emit)
+    scope = None
     if config.split:
-        resolver = _split_stage(config, resolver, dialer, entropy, stats, emit)
+        split = _split_stage(config, resolver, dialer, entropy, stats, emit)
+        resolver, scope = split, split.label_of
     if config.cache.use == "on":
         from netstack.dns.cache import CacheSettings, CacheStage
 
         kept = _fields(config.cache)
         del kept["use"]
-        resolver = CacheStage(resolver, CacheSettings(**kept))
-    if config.answers != AnswersConfig():
-        resolver = _answer_stage(config, resolver)
-    return with_rules(config, resolver, stats, emit, minute_of_week or _local_minute, apps=apps)
+        resolver = CacheStage(resolver, CacheSettings(**kept), scope=scope)
+    answers = answers_in_force(config, network)
+    if answers != _UNTOUCHED:
+        own = network_resolver(config, network, dialer, entropy, stats) if answers.dns64 == "discover" else None
+        resolver = _answer_stage(answers, resolver, own, network)
+    if portal is not None:
+        from netstack.policy.captive import CaptiveStage
+
+        resolver = CaptiveStage(resolver, network_resolver(config, network, dialer, entropy, stats), portal)
+    resolver = with_rules(config, resolver, stats, emit, minute_of_week or local_minute, apps=apps, lists=lists)
+    if network.name and isinstance(resolver, Stage):
+        resolver.set_network(network.name, 0.0)
+    return resolver
+
+
+_UNTOUCHED = AnswersConfig(strip_h3="off", aaaa="pass", rebind="off")
+
+
+def answers_in_force(config: Config, network: Network) -> AnswersConfig:
+    """`config.answers` with every auto decided, and names of split DNS among those that may have private addresses."""
+    answers = config.answers
+    changes: dict[str, Any] = {}
+    if answers.strip_h3 == "auto":
+        changes["strip_h3"] = "on" if config.policy.quic == "block" else "off"
+    if answers.aaaa == "auto" and network.has_ipv6 is not False:
+        changes["aaaa"] = "pass"
+    if answers.rebind == "auto":
+        changes["rebind"] = "remove" if _asks_the_internet(config) else "off"
+    if config.split and changes.get("rebind", answers.rebind) != "off":
+        internal = [suffix for split in config.split for suffix in (*split.suffixes, *split.search) if suffix != "."]
+        changes["rebind_allow"] = (*answers.rebind_allow, *internal)
+    answers = replace(answers, **changes)
+    return replace(answers, synthetic_ttl=_UNTOUCHED.synthetic_ttl) if _is_idle(answers) else answers
+
+
+def _is_idle(answers: AnswersConfig) -> bool:
+    """True when nothing is made up, so that what made-up answers are like does not matter."""
+    return replace(answers, synthetic_ttl=_UNTOUCHED.synthetic_ttl, rebind_allow=()) == _UNTOUCHED
+
+
+def _asks_the_internet(config: Config) -> bool:
+    """True when every upstream is a resolver of the Internet, which has no business with private addresses.
+
+    A resolver of the network, or on this host, may know the names of the network's own hosts; so may `dns.servers`,
+    which are what the system uses.
+    """
+    from netstack.policy.lan import classify
+
+    if not config.dns.upstreams:
+        return bool(config.dns.cd_uid)
+    for text in config.dns.upstreams:
+        upstream = _upstream(text)
+        where = [upstream.host] if upstream.is_address else [*upstream.addresses, *config.dns.bootstrap]
+        if any(classify(Endpoint.of(parse_server(each)[0], 0).address) for each in where):
+            return False
+    return True
+
+
+def network_resolver(
+    config: Config, network: Network, dialer: Dialer, entropy: Entropy, stats: Stats
+) -> Resolver | None:
+    """The network's own resolver; None when nobody said which it is."""
+    servers = network.servers or config.dns.network_servers
+    if not servers:
+        return None
+    return ProxyResolver(dialer, servers, entropy, timeout=config.dns.timeout, stats=stats)
 
 
 def with_rules(
@@ -65,8 +140,12 @@ def with_rules(
     minute_of_week: MinuteOfWeek,
     *,
     apps: FlowOwner | None = None,
+    lists: Lists | None = None,
 ) -> Resolver:
-    """`inner` behind the rules and lists of `config`; `inner` itself when there are none. Raises ConfigError."""
+    """`inner` behind the rules and lists of `config`; `inner` itself when there are none. Raises ConfigError.
+
+    `lists`: those of `config`, when they are open already.
+    """
     filter = config.filter
     if not (config.rules or filter.block or filter.allow or filter.doh_hosts or filter.bypass == "on"):
         return inner
@@ -79,12 +158,12 @@ def with_rules(
     settings = RuleSettings(**{
         **kept, "bypass": filter.bypass != "off", "rules": tuple(Rule(**_fields(rule)) for rule in config.rules),
     })  # fmt: skip
-    return RuleStage(
-        inner, settings, Lists(block, allow), stats=stats, emit=emit, apps=apps, minute_of_week=minute_of_week
-    )
+    if lists is None:
+        lists = Lists(block, allow)
+    return RuleStage(inner, settings, lists, stats=stats, emit=emit, apps=apps, minute_of_week=minute_of_week)
 
 
-def _local_minute(now: float) -> float:
+def local_minute(now: float) -> float:
     """Minutes since Monday 00:00, as this host's clock and time zone say."""
     time_ = time.localtime()
     return time_.tm_wday * 1440 + time_.tm_hour * 60 + time_.tm_min + time_.tm_sec / 60
@@ -92,7 +171,7 @@ def _local_minute(now: float) -> float:
 
 def _split_stage(
     config: Config, inner: Resolver, dialer: Dialer, entropy: Entropy, stats: Stats, emit: EventSink
-) -> Resolver:
+) -> SplitStage:
     from netstack.dns.split import SplitGroup, SplitStage
 
     transports = _transports(config, dialer, entropy, stats, emit)
@@ -106,17 +185,18 @@ def _split_stage(
     return SplitStage(inner, groups)
 
 
-def _answer_stage(config: Config, inner: Resolver) -> Resolver:
-    from netstack.dns.answers import AnswerSettings, AnswerStage
+def _answer_stage(answers: AnswersConfig, inner: Resolver, discovery: Resolver | None, network: Network) -> Resolver:
+    from netstack.dns.answers import AnswerStage
     from netstack.policy.lan import classify
 
-    kept = _fields(config.answers)
-    internal = [suffix for split in config.split for suffix in (*split.suffixes, *split.search) if suffix != "."]
-    kept["rebind_allow"] = (*kept["rebind_allow"], *internal)
     try:
-        return AnswerStage(inner, AnswerSettings(**kept), scope_of=classify)
+        stage = AnswerStage(inner, answers, scope_of=classify, discovery=discovery)
+        if network.nat64:
+            stage.set_nat64(network.nat64)
     except ValueError as problem:
         raise ConfigError(f"answers.dns64: {problem}") from None
+    stage.has_ipv6 = network.has_ipv6 is not False
+    return stage
 
 
 def _fields(table: Any) -> dict[str, Any]:

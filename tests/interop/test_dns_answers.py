@@ -50,7 +50,7 @@ upstreams = ["udp://127.0.0.1:{upstream}"]
 use = "on"
 [answers]
 ttl_max = 3600
-strip_h3 = true
+strip_h3 = "on"
 rebind = "remove"
 dns64 = "discover"
 [server]

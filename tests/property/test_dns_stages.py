@@ -9,8 +9,9 @@ import dns.rrset
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from netstack.config import AnswersConfig
 from netstack.core.flow import Endpoint
-from netstack.dns.answers import AnswerSettings, AnswerStage
+from netstack.dns.answers import AnswerStage
 from netstack.dns.cache import CacheSettings, CacheStage
 from netstack.dns.dns64 import WELL_KNOWN, extract
 from netstack.dns.filter import read_answer
@@ -47,7 +48,7 @@ FEW = st.tuples(st.sampled_from(["A", "A", "AAAA"]), st.sampled_from(["a.test.",
 """Queries that repeat, so that the cache has something to say."""
 SETTINGS = st.fixed_dictionaries({
     "ttl_max": st.sampled_from([0, 60]), "hints": st.sampled_from(["track", "strip"]), "strip_ech": st.booleans(),
-    "strip_h3": st.booleans(), "aaaa": st.sampled_from(["pass", "filter"]),
+    "strip_h3": st.sampled_from(["on", "off"]), "aaaa": st.sampled_from(["pass", "filter"]),
     "dns64": st.sampled_from(["off", "64:ff9b::/96", "discover"]),
     "rebind": st.sampled_from(["off", "remove", "refuse"]), "client_subnet": st.sampled_from(["pass", "remove"]),
 })  # fmt: skip
@@ -59,7 +60,7 @@ class Chain:
     def __init__(self, options: dict) -> None:  # type: ignore[type-arg]
         self.upstream = ScriptedResolver()
         self.cache = CacheStage(self.upstream, CacheSettings(octets=20_000, prefetch_hits=1))
-        self.stage = AnswerStage(self.cache, AnswerSettings(**options), scope_of=classify)
+        self.stage = AnswerStage(self.cache, AnswersConfig(**options), scope_of=classify)
         self.stage.start(self)
         self.left: list[bytes] = []
         self.failed: list[str] = []

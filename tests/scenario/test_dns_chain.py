@@ -6,15 +6,15 @@ import dns.message
 import dns.rrset
 import pytest
 
-from netstack.config import DnsConfig, LimitsConfig, TrackerConfig
+from netstack.config import AnswersConfig, CaptiveConfig, DnsConfig, LimitsConfig, LockdownConfig, TrackerConfig
 from netstack.core.flow import UDP, Endpoint, FiveTuple
 from netstack.core.stats import Stats
-from netstack.dns.answers import AnswerSettings, AnswerStage
+from netstack.dns.answers import AnswerStage
 from netstack.dns.bridge import DnsBridge
 from netstack.dns.cache import CacheSettings, CacheStage
-from netstack.policy.captive import CaptivePortal, CaptiveSettings, CaptiveStage
+from netstack.policy.captive import CaptivePortal, CaptiveStage
 from netstack.policy.lan import classify
-from netstack.policy.lockdown import Lockdown, LockdownSettings, LockdownStage
+from netstack.policy.lockdown import Lockdown, LockdownStage
 from netstack.policy.tracker import IpTracker
 from netstack.testing.world import ScriptedResolver, SeededEntropy
 
@@ -33,11 +33,11 @@ class Storm:
         self.replies: dict[int, int] = {}
         self.resolvers = [ScriptedResolver() for _ in range(3)]
         upstream, network, discovery = self.resolvers
-        self.lockdown = Lockdown(LockdownSettings(network_check=True, leak_free=seed % 3 == 0), lambda event: None)
+        self.lockdown = Lockdown(LockdownConfig(network_check=True, leak_free=seed % 3 == 0), lambda event: None)
         self.lockdown.tracker = tracker = IpTracker(TrackerConfig())
-        self.portal = CaptivePortal(CaptiveSettings(limit=20.0), lambda event: None)
+        self.portal = CaptivePortal(CaptiveConfig(limit=20.0), lambda event: None)
         self.cache = CacheStage(upstream, CacheSettings(octets=30_000, prefetch_hits=1))
-        settings = AnswerSettings(dns64="discover", rebind="remove", strip_h3=True, aaaa="auto")
+        settings = AnswersConfig(dns64="discover", rebind="remove", strip_h3="on", aaaa="auto")
         self.answers = AnswerStage(self.cache, settings, scope_of=classify, discovery=discovery)
         self.chain = LockdownStage(CaptiveStage(self.answers, network, self.portal), self.lockdown)
         self.bridge = DnsBridge(

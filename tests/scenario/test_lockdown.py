@@ -3,11 +3,11 @@
 import dns.message
 import dns.rrset
 
-from netstack.config import make_config
+from netstack.config import LockdownConfig, make_config
 from netstack.core.events import LockdownChanged
 from netstack.core.flow import Endpoint
 from netstack.core.packet import ACK, RST, SYN, IcmpMessage
-from netstack.policy.lockdown import Lockdown, LockdownSettings, LockdownStage
+from netstack.policy.lockdown import Lockdown, LockdownStage
 from netstack.testing.world import APP, SERVER, World
 
 DNS = Endpoint.of("10.0.0.1", 53)
@@ -16,7 +16,7 @@ CHECK = Endpoint.of("198.51.100.80", 80)
 
 def world(**settings) -> tuple[World, Lockdown]:  # type: ignore[no-untyped-def]
     w = World(make_config({"policy": {"enforcement": "off"}}))
-    lockdown = Lockdown(LockdownSettings(network_check=True, **settings), w.events.append)
+    lockdown = Lockdown(LockdownConfig(network_check=True, **settings), w.events.append)
     stage = LockdownStage(w.resolver, lockdown)
     stage.start(w.engine.bridge)
     w.engine.bridge._resolver = stage

@@ -10,7 +10,8 @@ from netstack.codec import load
 from netstack.config import make_config
 from netstack.controller import BAD_PIN, PacketCaptureController, State
 from netstack.core.errors import ConfigError, NetstackError, StateError
-from netstack.core.events import EngineError, StateChanged
+from netstack.core.events import CaptivePortalChanged, EngineError, LockdownChanged, StateChanged
+from netstack.core.network import Network
 from netstack.link.queue import PacketQueueTunnel
 
 
@@ -163,6 +164,73 @@ def test_mode_switch_takes_the_provider_messages_forms(controller: PacketCapture
         controller.set_firewall_mode("maybe")
     controller.network_changed()
     assert controller.state is State.RUNNING
+
+
+def test_wrong_settings_raise_and_change_nothing(controller: PacketCaptureController, tmp_path) -> None:
+    controller.start(make_tunnel)
+    wait_for(controller, State.RUNNING)
+    runtime = controller._runtime
+    assert runtime is not None and runtime.changes is not None
+    before = runtime.changes.config
+    for table, words in [
+        ({"rules": [{"action": "explode"}]}, "explode"),
+        ({"filter": {"block": [str(tmp_path / "none")]}}, "none"),
+        ({"dns": {"upstreams": ["ftp://x"]}}, "ftp"),
+    ]:
+        with pytest.raises(ConfigError, match=words):
+            controller.reconfigure(make_config(table))
+    assert runtime.changes.config is before and controller._config is before
+    controller.reconfigure(make_config({"dns": {"servers": ["127.0.0.1:9"]}, "rules": [{"action": "drop"}]}))
+    controller.reload()
+    wait_until(lambda: runtime.changes is not None and bool(runtime.changes.config.rules))
+    for wrong in ({"servers": ["nonsense"]}, {"nat64": "nonsense"}):
+        with pytest.raises(ConfigError, match="nonsense"):
+            controller.network_changed(**wrong)
+
+
+def test_the_blocking_state_outlives_stop_and_start(controller: PacketCaptureController) -> None:
+    seen: list[LockdownChanged] = []
+    controller.subscribe(lambda event: seen.append(event) if isinstance(event, LockdownChanged) else None)
+    controller.block_network("always on")  # before there is anything to block
+    controller.start(make_tunnel)
+    wait_for(controller, State.RUNNING)
+    assert [(event.state, event.network_check, event.why) for event in seen] == [("blocking", False, "always on")]
+    controller.allow_network_check("true")
+    wait_until(lambda: len(seen) == 2)
+    assert (seen[1].state, seen[1].network_check) == ("blocking", True)
+    controller.network_check_failed("bind", "port 53 is in use")
+    wait_until(lambda: len(seen) == 3)
+    assert (seen[2].state, seen[2].network_check, seen[2].why) == ("failed", False, "bind: port 53 is in use")
+    controller.stop(restart=True)
+    wait_for(controller, State.RUNNING)
+    assert len(seen) == 4 and (seen[3].state, seen[3].network_check) == ("blocking", True)
+    controller.allow_network()
+    wait_until(lambda: len(seen) == 5)
+    controller.stop(restart=True)
+    wait_for(controller, State.RUNNING)
+    assert seen[-1].state == "open" and len(seen) == 5
+    with pytest.raises(NetstackError, match="'maybe'"):
+        controller.allow_network_check("maybe")
+
+
+def test_portals_and_networks(controller: PacketCaptureController) -> None:
+    seen: list[CaptivePortalChanged] = []
+    controller.subscribe(lambda event: seen.append(event) if isinstance(event, CaptivePortalChanged) else None)
+    controller.captive_portal(captive=True)  # nothing runs: nobody needs to know
+    controller.network_changed("home", has_ipv6=False, servers=["192.0.2.7"])
+    controller.start(make_tunnel)
+    wait_for(controller, State.RUNNING)
+    runtime = controller._runtime
+    assert runtime is not None and runtime.changes is not None
+    assert runtime.changes.network == Network(name="home", has_ipv6=False, servers=("192.0.2.7",))
+    controller.captive_portal(
+        "https://portal.example/api", answer={"captive": True, "user-portal-url": "https://login.example/"}
+    )
+    wait_until(lambda: len(seen) == 1)
+    assert (seen[0].state, seen[0].url) == ("captive", "https://login.example/")
+    controller.network_changed(servers=["[2001:db8::7]:53"])
+    wait_until(lambda: len(seen) == 2)
+    assert runtime.changes.network == Network(name="home", servers=("[2001:db8::7]:53",))
 
 
 def test_another_tunnel_while_running(controller: PacketCaptureController) -> None:

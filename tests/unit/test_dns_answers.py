@@ -6,8 +6,9 @@ import dns.message
 import dns.rrset
 import pytest
 
+from netstack.config import AnswersConfig
 from netstack.core.flow import Endpoint
-from netstack.dns.answers import AnswerSettings, AnswerStage
+from netstack.dns.answers import AnswerStage
 from netstack.dns.dns64 import parse_prefix
 from netstack.policy.lan import classify
 from netstack.testing.world import ScriptedResolver
@@ -21,7 +22,7 @@ class Desk:
         self.network = ScriptedResolver() if own_discovery else self.resolver
         self.stage = AnswerStage(
             self.resolver,
-            AnswerSettings(**settings),
+            AnswersConfig(**settings),
             scope_of=classify,
             discovery=self.network if own_discovery else None,
         )
@@ -64,7 +65,7 @@ def shown(message: dns.message.Message) -> list[str]:
 
 
 EVERYTHING = {
-    "ttl_min": 10, "ttl_max": 1000, "hints": "strip", "strip_ech": True, "strip_h3": True, "aaaa": "auto",
+    "ttl_min": 10, "ttl_max": 1000, "hints": "strip", "strip_ech": True, "strip_h3": "on", "aaaa": "auto",
     "rebind": "remove", "dns64": "64:ff9b::/96", "client_subnet": "remove",
 }  # fmt: skip
 
@@ -142,10 +143,10 @@ SERVICE = 'a.test. 60 HTTPS 1 . alpn="h3,h2" ipv4hint=192.0.2.1,10.0.0.1 ech=AAT
     [
         ({"hints": "strip"}, 'alpn="h3,h2" ech="AAT+DQAA"'),
         ({"strip_ech": True}, 'alpn="h3,h2" ipv4hint="192.0.2.1,10.0.0.1" ipv6hint="2001:db8::1"'),
-        ({"strip_h3": True}, 'alpn="h2" ipv4hint="192.0.2.1,10.0.0.1" ech="AAT+DQAA" ipv6hint="2001:db8::1"'),
+        ({"strip_h3": "on"}, 'alpn="h2" ipv4hint="192.0.2.1,10.0.0.1" ech="AAT+DQAA" ipv6hint="2001:db8::1"'),
         ({"rebind": "remove"}, 'alpn="h3,h2" ipv4hint="192.0.2.1" ech="AAT+DQAA" ipv6hint="2001:db8::1"'),
         ({"aaaa": "filter"}, 'alpn="h3,h2" ipv4hint="192.0.2.1,10.0.0.1" ech="AAT+DQAA"'),
-        ({"hints": "strip", "strip_ech": True, "strip_h3": True}, 'alpn="h2"'),
+        ({"hints": "strip", "strip_ech": True, "strip_h3": "on"}, 'alpn="h2"'),
     ],
 )
 def test_service_parameters(settings: dict, left: str) -> None:  # type: ignore[type-arg]

@@ -6,9 +6,10 @@ import dns.message
 import dns.rrset
 import pytest
 
+from netstack.config import CaptiveConfig
 from netstack.core.events import CaptivePortalChanged
 from netstack.dns.cache import CacheStage
-from netstack.policy.captive import UNRESTRICTED, CaptivePortal, CaptiveSettings, CaptiveStage
+from netstack.policy.captive import UNRESTRICTED, CaptivePortal, CaptiveStage
 from netstack.testing.world import ScriptedResolver
 
 PROBE = "connectivitycheck.gstatic.com"
@@ -19,7 +20,7 @@ class World:
 
     def __init__(self, **settings) -> None:  # type: ignore[no-untyped-def]
         self.events: list[CaptivePortalChanged] = []
-        self.portal = CaptivePortal(CaptiveSettings(**settings), self.events.append)  # type: ignore[arg-type]
+        self.portal = CaptivePortal(CaptiveConfig(**settings), self.events.append)  # type: ignore[arg-type]
         self.upstream, self.network = ScriptedResolver(), ScriptedResolver()
         self.cache = CacheStage(self.upstream)
         self.stage = CaptiveStage(self.cache, self.network, self.portal)

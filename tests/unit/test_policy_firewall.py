@@ -4,11 +4,11 @@ from dataclasses import replace
 
 import pytest
 
-from netstack.config import Config, make_config
+from netstack.config import Config, LockdownConfig, make_config
 from netstack.core.flow import ICMP, TCP, UDP, Endpoint, FiveTuple
 from netstack.core.verdict import Action, Reason, Refusal
 from netstack.policy.firewall import FirewallPolicy
-from netstack.policy.lockdown import Lockdown, LockdownSettings
+from netstack.policy.lockdown import Lockdown
 from netstack.policy.tracker import IpTracker
 
 INITIAL = b"\xc3\0\0\0\1\x08" + bytes(range(8)) + b"\0\0\x44\x9e" + b"\x55" * 1182
@@ -172,7 +172,7 @@ def test_reconfigure_counts_versions_and_takes_effect() -> None:
 
 def test_a_blocking_state_speaks_before_everything_but_the_gateway() -> None:
     policy = firewall(enforcement="off", lan="allow")
-    lockdown = Lockdown(LockdownSettings(), lambda event: None)
+    lockdown = Lockdown(LockdownConfig(), lambda event: None)
     version = policy.version
     policy.use_lockdown(lockdown)
     assert policy.decide(flow("203.0.113.1"), 0.0).allowed

@@ -4,14 +4,14 @@ import dns.message
 import dns.rrset
 import pytest
 
-from netstack.config import Config, DnsConfig, LimitsConfig
+from netstack.config import ANDROID_NAMES, APPLE_NAMES, Config, DnsConfig, LimitsConfig, LockdownConfig
 from netstack.core.events import LockdownChanged
 from netstack.core.flow import ICMP, TCP, UDP, Endpoint, FiveTuple
 from netstack.core.stats import Stats
 from netstack.core.verdict import Reason, Refusal
 from netstack.dns.bridge import DnsBridge
 from netstack.policy.firewall import FirewallPolicy
-from netstack.policy.lockdown import ANDROID_NAMES, APPLE_NAMES, Lockdown, LockdownSettings, LockdownStage
+from netstack.policy.lockdown import Lockdown, LockdownStage
 from netstack.policy.tracker import IpTracker
 from netstack.testing.world import ScriptedResolver, SeededEntropy
 
@@ -27,7 +27,7 @@ class World:
 
     def __init__(self, **settings) -> None:  # type: ignore[no-untyped-def]
         self.events: list[LockdownChanged] = []
-        self.lockdown = Lockdown(LockdownSettings(**settings), self.events.append)  # type: ignore[arg-type]
+        self.lockdown = Lockdown(LockdownConfig(**settings), self.events.append)  # type: ignore[arg-type]
         self.upstream = ScriptedResolver()
         config = Config()
         self.tracker = IpTracker(config.tracker)
@@ -151,7 +151,7 @@ def test_the_check_switched_off_while_its_answer_is_on_the_way() -> None:
     world = World(network_check=True)
     world.lockdown.enter(0.0)
     world.ask()
-    world.lockdown.reconfigure(LockdownSettings(), 1.2)
+    world.lockdown.reconfigure(LockdownConfig(), 1.2)
     world.answer("17.0.0.1")
     assert world.told[0].rcode() == 5 and not world.passes("17.0.0.1")
     assert world.states() == [("blocking", True), ("blocking", False)]
@@ -174,8 +174,8 @@ def test_a_failure_is_reported_once_and_not_tried_again() -> None:
         world.lockdown.enter(at)
         assert world.ask(now=at).rcode() == 5 and not world.upstream.queries  # type: ignore[union-attr]
         world.lockdown.leave(at + 1)
-    world.lockdown.reconfigure(LockdownSettings(network_check=False), 5.0)
-    world.lockdown.reconfigure(LockdownSettings(network_check=True), 6.0)
+    world.lockdown.reconfigure(LockdownConfig(network_check=False), 5.0)
+    world.lockdown.reconfigure(LockdownConfig(network_check=True), 6.0)
     world.lockdown.enter(7.0)
     assert world.ask(now=7.0) is None and world.events[-1].network_check
 

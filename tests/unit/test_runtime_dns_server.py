@@ -5,9 +5,12 @@ import struct
 
 import pytest
 
-from netstack.config import Config, DnsConfig, FilterConfig, ServerConfig
-from netstack.core.errors import NetstackError
+from netstack.config import Config, DnsConfig, FilterConfig, ServerConfig, make_config
+from netstack.core.errors import ConfigError, NetstackError
 from netstack.core.events import EngineError, QueryAnswered, QueryFailed
+from netstack.core.network import Network
+from netstack.dns.stage import Stage
+from netstack.policy.lockdown import LockdownStage
 from netstack.runtime.dns_server import DnsServer
 
 
@@ -168,30 +171,75 @@ def test_a_run_ends_when_told(served):
     assert server.resolver.closed
 
 
+def server_of(config, events):
+    server = DnsServer(config, emit=events.append)
+    server.listen = lambda: None
+    return server
+
+
 def test_lists_are_read_again_on_another_thread(tmp_path):
     names = tmp_path / "names"
     names.write_text("old.example\n")
     config = Config(filter=FilterConfig(block=(str(names),)), server=ServerConfig(listen=("127.0.0.1:1",)))
     events = []
-    server = DnsServer(config, emit=events.append)
-    server.listen = lambda: None
-    before = server.resolver.version
-    use = server._use_lists
-
+    server = server_of(config, events)
+    stage, before = server.resolver, server.resolver.version
+    take_over = server._take_over
     sizes = []
 
-    def used(lists, problems):
-        use(lists, problems)
+    def taken(prepared):
+        take_over(prepared)
         sizes.append(len(server.resolver.lists))
-        if problems:
+        if prepared.problems:
             server.stop()
         else:
             names.unlink()
             server.reload()
 
-    server._use_lists = used
+    server._take_over = taken
     names.write_text("new.example\nother.example\n")
     server.run(on_ready=server.reload)
-    assert server.resolver.version > before
+    assert server.resolver is stage and server.resolver.version > before
     assert sizes == [2, 2]
-    assert [event.where for event in events] == ["list"]
+    assert [event.where for event in events] == ["list"] and "stays in force" in events[0].message
+
+
+def test_a_reload_that_cannot_be_used_changes_nothing():
+    events = []
+    server = server_of(Config(), events)
+    resolver = server.resolver
+
+    def emit(event):
+        events.append(event)
+        server._loop.call_soon_threadsafe(server.stop)
+
+    def read():
+        raise ConfigError("x.toml: dns.servrs: no such setting")
+
+    server.emit = emit
+    server.run(on_ready=lambda: server.reload(read))
+    assert server.resolver is resolver
+    assert [(event.where, event.message.count("stay in force")) for event in events] == [("config", 1)]
+    server.reload()  # nothing runs any more: nothing happens
+
+
+def test_other_upstreams_and_a_blocking_state_by_reload():
+    events = []
+    server = server_of(Config(dns=DnsConfig(servers=("192.0.2.1",))), events)
+    new = make_config({"dns": {"servers": ["192.0.2.2"]}, "lockdown": {"blocking": True}})
+    take_over = server._take_over
+
+    def taken(prepared):
+        take_over(prepared)
+        server.stop()
+
+    server._take_over = taken
+    server.run(on_ready=lambda: server.reload(lambda: new))
+    assert isinstance(server.resolver, LockdownStage) and server.lockdown.blocking
+    proxy = server.resolver.inner
+    while isinstance(proxy, Stage):
+        proxy = proxy.inner
+    assert str(proxy.servers[0].endpoint) == "192.0.2.2:53"
+    server.changes.allow_network("test", 1.0)
+    assert [event.state for event in events] == ["blocking", "open"]
+    server.changes.network_changed(Network(name="home"), 2.0)

@@ -4,16 +4,50 @@ import dataclasses
 
 import pytest
 
-from netstack.config import AnswersConfig, CacheConfig, Config, DnsConfig, FilterConfig, RuleConfig, SplitConfig
+from netstack.config import (
+    AnswersConfig,
+    CacheConfig,
+    CaptiveConfig,
+    Config,
+    DnsConfig,
+    FilterConfig,
+    PolicyConfig,
+    RuleConfig,
+    SplitConfig,
+    make_config,
+)
 from netstack.core.errors import ConfigError
+from netstack.core.network import Network
 from netstack.core.stats import Stats
-from netstack.upstream.assemble import _local_minute, make_resolver
+from netstack.dns.cache import CacheStage
+from netstack.dns.stage import Stage, find_stage
+from netstack.dns.synthetic import wire_name
+from netstack.policy.captive import CaptivePortal
+from netstack.upstream.assemble import answers_in_force, local_minute, make_resolver
 from netstack.upstream.proxy import ProxyResolver
 
 
 def made(*, cache="auto", answers=None, **dns):
-    config = Config(dns=DnsConfig(**dns), cache=CacheConfig(use=cache), answers=AnswersConfig(**(answers or {})))
-    return make_resolver(config, None, None, Stats(), lambda event: None)
+    config = Config(
+        dns=DnsConfig(**dns),
+        cache=CacheConfig(use=cache),
+        answers=AnswersConfig(**({"rebind": "off"} | (answers or {}))),
+        policy=PolicyConfig(quic="allow"),
+    )
+    return make(config)
+
+
+def make(config, **host):
+    return make_resolver(config, None, None, Stats(), lambda event: None, **host)
+
+
+def stages(resolver):
+    names = []
+    while True:
+        names.append(type(resolver).__name__)
+        if not isinstance(resolver, Stage):
+            return names
+        resolver = resolver.inner
 
 
 def test_without_any_setting_it_is_the_proxy_alone():
@@ -74,12 +108,68 @@ def test_a_prefix_that_is_none_is_named():
 
 
 def test_settings_have_the_same_names_and_defaults_as_their_tables():
-    from netstack.dns.answers import AnswerSettings
     from netstack.dns.cache import CacheSettings
 
-    for settings, table in [(CacheSettings(), CacheConfig()), (AnswerSettings(), AnswersConfig())]:
-        for field in dataclasses.fields(settings):
-            assert getattr(table, field.name) == getattr(settings, field.name), field.name
+    settings, table = CacheSettings(), CacheConfig()
+    for field in dataclasses.fields(settings):
+        assert getattr(table, field.name) == getattr(settings, field.name), field.name
+
+
+@pytest.mark.parametrize(
+    ("config", "has_ipv6", "wanted"),
+    [
+        ({}, None, {"strip_h3": "on", "aaaa": "pass", "rebind": "off"}),
+        ({"policy": {"quic": "allow"}}, True, {"strip_h3": "off", "aaaa": "pass", "rebind": "off"}),
+        ({"answers": {"strip_h3": "off"}}, None, {"strip_h3": "off"}),
+        ({}, False, {"aaaa": "auto"}),
+        ({"answers": {"aaaa": "filter"}}, True, {"aaaa": "filter"}),
+        ({"dns": {"upstreams": ["tls://9.9.9.9"]}}, None, {"rebind": "remove"}),
+        ({"dns": {"upstreams": ["https://dns.example/"], "bootstrap": ["192.0.2.1"]}}, None, {"rebind": "remove"}),
+        ({"dns": {"upstreams": ["https://dns.example/"], "bootstrap": ["192.168.1.1"]}}, None, {"rebind": "off"}),
+        ({"dns": {"upstreams": ["tls://9.9.9.9", "udp://192.168.1.1"]}}, None, {"rebind": "off"}),
+        ({"dns": {"upstreams": ["udp://127.0.0.1:5399"]}}, None, {"rebind": "off"}),
+        ({"dns": {"servers": ["9.9.9.9"]}}, None, {"rebind": "off"}),
+        ({"dns": {"cd_uid": "abc123"}}, None, {"rebind": "remove"}),
+        ({"answers": {"rebind": "refuse"}}, None, {"rebind": "refuse"}),
+    ],
+)
+def test_what_auto_means(config, has_ipv6, wanted):
+    answers = answers_in_force(make_config(config), Network(has_ipv6=has_ipv6))
+    assert {key: getattr(answers, key) for key in wanted} == wanted
+
+
+def test_behind_a_tunnel_h3_goes_by_default_because_quic_does():
+    assert stages(make(Config())) == ["AnswerStage", "ProxyResolver"]
+    assert stages(make(Config(policy=PolicyConfig(quic="allow")))) == ["ProxyResolver"]
+
+
+def test_what_the_host_says_of_the_network():
+    config = make_config({"policy": {"quic": "allow"}, "answers": {"dns64": "discover"}})
+    stage = make(config, network=Network(has_ipv6=False, nat64="2001:db8:64::/96", servers=("192.0.2.7",)))
+    assert stages(stage) == ["AnswerStage", "ProxyResolver"]
+    assert not stage.has_ipv6 and stage.prefixes and stage._discover_at is None
+    assert [str(server.endpoint) for server in stage._discovery.servers] == ["192.0.2.7:53"]
+    nobody_said = make(config)
+    assert nobody_said._discovery is nobody_said.inner
+    with pytest.raises(ConfigError, match="dns64"):
+        make(config, network=Network(nat64="nonsense"))
+
+
+def test_a_portal_is_below_the_rules_and_above_the_cache():
+    portal = CaptivePortal(CaptiveConfig(), lambda event: None)
+    config = make_config(
+        {"filter": {"bypass": "on"}, "cache": {"use": "on"}, "dns": {"network_servers": ["192.0.2.7:5353"]}}
+    )
+    chain = make(config, portal=portal)
+    assert stages(chain) == ["RuleStage", "CaptiveStage", "AnswerStage", "CacheStage", "ProxyResolver"]
+    assert [str(server.endpoint) for server in chain.inner._network.servers] == ["192.0.2.7:5353"]
+    chain.close()
+    assert not portal._changed, "a chain that is gone is not told of the portal"
+
+
+def test_rules_know_the_network_from_the_start():
+    config = make_config({"rules": [{"action": "refused", "networks": ["office"]}]})
+    assert make(config, network=Network(name="office")).network == "office"
 
 
 def test_rules_come_first(tmp_path):
@@ -115,12 +205,25 @@ def test_a_list_or_rule_that_cannot_be_used_is_named(tmp_path):
 
 
 def test_the_local_time_is_minutes_of_the_week():
-    assert 0 <= _local_minute(0.0) < 7 * 24 * 60
+    assert 0 <= local_minute(0.0) < 7 * 24 * 60
+
+
+def test_what_the_cache_keeps_is_scoped_by_who_answered():
+    split = (
+        SplitConfig(upstreams=("192.0.2.1",), suffixes=("corp.example",), search=("lab.example",)),
+        SplitConfig(upstreams=("192.0.2.2",), suffixes=("x.corp.example",)),
+    )
+    cache = find_stage(make(Config(split=split, cache=CacheConfig(use="on"))), CacheStage)
+    names = ["a.corp.example", "a.x.corp.example", "lab.example", "wiki", "example", "www.example", "localhost"]
+    labels = [cache._scope(wire_name(name)) for name in names]
+    assert labels == [b"1", b"2", b"1", b"search", b"search", b"", b""]
+    assert cache._scope(bytes(1)) == b""
 
 
 def test_split_dns_is_below_the_cache_and_its_names_are_internal():
     split = (SplitConfig(upstreams=("192.0.2.1",), suffixes=("corp.example",), search=("lab.example",)),)
     config = Config(split=split, cache=CacheConfig(use="on"), answers=AnswersConfig(rebind="remove"))
+    assert answers_in_force(config, Network()).rebind_allow == ("corp.example", "lab.example")
     resolver = make_resolver(config, None, None, Stats(), lambda event: None)
     names = [type(resolver).__name__, type(resolver.inner).__name__, type(resolver.inner.inner).__name__]
     assert names == ["AnswerStage", "CacheStage", "SplitStage"]
