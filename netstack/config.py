@@ -9,9 +9,9 @@ at its top starts from the original netstack's values instead of ours.
 
 from __future__ import annotations
 
-import ipaddress
 from typing import TYPE_CHECKING, Any, get_type_hints
 
+from netstack.core.address import parse_address
 from netstack.core.errors import ConfigError
 from netstack.core.record import field, fields, is_record, recordclass
 from netstack.core.servers import parse_network as parse_network
@@ -26,6 +26,7 @@ REFUSALS = ("reset", "unreachable", "drop")
 LAN_POLICIES = ("allow", "block", "resolve-only")
 QUIC_POLICIES = ("block", "allow")
 STRATEGIES = ("failover", "parallel", "fastest")
+_LOOPBACK6 = bytes(15) + b"\1"
 _CHOICES: dict[str, dict[str, tuple[str, ...]]] = {
     "answers": {
         "hints": ("track", "strip"),
@@ -501,10 +502,10 @@ def _one_of(name: str, value: str, choices: tuple[str, ...]) -> None:
 
 def _address(name: str, value: str, version: int) -> None:
     try:
-        address = ipaddress.ip_address(value)
+        address = parse_address(value)
     except ValueError:
         raise ConfigError(f"{name}: {value!r} is not an IP address") from None
-    if address.version != version:
+    if len(address) != (4 if version == 4 else 16):
         raise ConfigError(f"{name}: {value!r} is not an IPv{version} address")
 
 
@@ -578,12 +579,12 @@ def check_server(server: ServerConfig) -> None:
         raise ConfigError("server.listen: at least one address is wanted")
     for text in server.listen:
         try:
-            address = ipaddress.ip_address(parse_server(text, 5354)[0])
+            address = parse_address(parse_server(text, 5354)[0])
         except ConfigError as problem:
             raise ConfigError(f"server.listen: {problem}") from None
-        if address.is_unspecified:
+        if not any(address):
             raise ConfigError(f"server.listen: {text!r} is every address of this host: name those that are wanted")
-        if not address.is_loopback and not server.allow_peers:
+        if address != _LOOPBACK6 and not (len(address) == 4 and address[0] == 127) and not server.allow_peers:
             raise ConfigError(
                 f"server.listen: {text!r} is not loopback: say who may ask with server.allow_peers (--allow-peers)"
             )

@@ -10,13 +10,13 @@ A driver calls `on_tunnel_readable`, `on_readable`, `on_writable` and `on_timeou
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Callable
 from contextlib import ExitStack
 from typing import Any
 
 from netstack.codec.base import PacketBatch, PacketCodec
 from netstack.config import Config
+from netstack.core.address import parse_address
 from netstack.core.drops import DropReason
 from netstack.core.events import EventSink, PacketDropped
 from netstack.core.packet import BadPacket, Datagram, DatagramRun, Fragment, IcmpMessage, OtherPacket, Segment
@@ -334,6 +334,6 @@ class Engine:
 def gateways_of(config: Config) -> tuple[bytes, ...]:
     """The engine's own packed addresses."""
     addresses = (config.tunnel.address, config.tunnel.address6)
-    return tuple(ipaddress.ip_address(address).packed for address in addresses if address)
+    return tuple(parse_address(address) for address in addresses if address)
 
 

@@ -15,7 +15,7 @@ from typing import Any
 from netstack.capture.analysis import SegmentAnalysis
 from netstack.capture.dissect import TcpFields
 from netstack.capture.streams import StreamDigest, StreamOrder
-from netstack.core.flow import format_address
+from netstack.core.address import format_address
 from netstack.core.packet import ACK, FIN, RST, SYN
 
 Peer = tuple[bytes, int]

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import struct
 
-from netstack.core.flow import format_address
+from netstack.core.address import format_address
 from netstack.core.record import field, recordclass
 
 A, CNAME, AAAA = 1, 5, 28

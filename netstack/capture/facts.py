@@ -18,7 +18,8 @@ from netstack.capture.dns import AAAA, CNAME, A, MessageFraming, read_message
 from netstack.capture.hello import HelloWatcher
 from netstack.capture.streams import StreamOrder
 from netstack.capture.whole import CapturedFragments
-from netstack.core.flow import TCP, UDP, format_address
+from netstack.core.address import format_address
+from netstack.core.flow import TCP, UDP
 from netstack.core.packet import ACK, SYN
 from netstack.link.linktype import find_ip
 from netstack.link.pcap import Frame

@@ -14,9 +14,10 @@ has no ports; an echo carries its identifier as the source port and 0 as the des
 
 from __future__ import annotations
 
-import ipaddress
 import struct
 from typing import NamedTuple, NewType
+
+from netstack.core.address import format_address, parse_address
 
 KEY = struct.Struct("!BB16s16sHH")
 FlowKey = NewType("FlowKey", bytes)
@@ -27,11 +28,6 @@ UDP = 17
 ICMPV6 = 58
 
 PROTOCOL_NAMES = {ICMP: "icmp", TCP: "tcp", UDP: "udp", ICMPV6: "icmpv6"}
-
-
-def format_address(address: bytes) -> str:
-    """Text form of a packed address of 4 or 16 octets (RFC 5952 for IPv6)."""
-    return str(ipaddress.ip_address(address))
 
 
 class Endpoint(NamedTuple):
@@ -56,7 +52,7 @@ class Endpoint(NamedTuple):
     @classmethod
     def of(cls, host: str, port: int) -> Endpoint:
         """From an address literal; raises ValueError for anything else."""
-        return cls(ipaddress.ip_address(host).packed, port)
+        return cls(parse_address(host), port)
 
 
 class FiveTuple(NamedTuple):

@@ -7,13 +7,19 @@ RFCs: 3986 3.2.2 (addresses in brackets), 4291 2.3 and 4632 (prefixes).
 
 from __future__ import annotations
 
-import ipaddress
+from typing import TYPE_CHECKING
 
+from netstack.core.address import parse_address
 from netstack.core.errors import ConfigError
+
+if TYPE_CHECKING:
+    import ipaddress
 
 
 def parse_network(text: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network:
     """``ADDR/PREFIX`` or ``ADDR``. Raises ConfigError."""
+    import ipaddress  # most hosts name no network
+
     try:
         return ipaddress.ip_network(text)
     except ValueError as problem:
@@ -31,7 +37,7 @@ def parse_server(text: str, default_port: int = 53) -> tuple[str, int]:
     elif text.count(":") == 1:
         host, _, port = text.partition(":")
     try:
-        ipaddress.ip_address(host)
+        parse_address(host)
     except ValueError:
         raise ConfigError(f"{text!r}: {host!r} is not an IP address (a server is ADDR or ADDR:PORT)") from None
     if not port.isdigit() or not 1 <= int(port) <= 65535:

@@ -15,7 +15,7 @@ from __future__ import annotations
 import re
 from typing import Protocol
 
-from netstack.core.flow import format_address
+from netstack.core.address import format_address
 from netstack.core.record import field, recordclass
 from netstack.dns.message import (
     AAAA,

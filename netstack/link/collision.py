@@ -10,13 +10,12 @@ address. The kernel is asked which source it would use towards the gateway: noth
 
 from __future__ import annotations
 
-import ipaddress
 import socket
-from dataclasses import replace
 
 from netstack.config import Config, TunnelConfig
+from netstack.core.address import parse_address
+from netstack.core.record import replace
 
-PREFIX = 24
 _PORT = 9  # any: connecting a datagram socket only looks up the route
 
 ALTERNATIVES = (("10.0.0.1", "10.0.0.2"), ("198.18.0.1", "198.18.0.2"), ("100.64.73.1", "100.64.73.2"))
@@ -37,8 +36,7 @@ def source_towards(address: str) -> str | None:
 def collides(address: str) -> bool:
     """True when the host has an address in the /24 of `address`. Ask before the tunnel itself is up."""
     source = source_towards(address)
-    network = ipaddress.ip_network(f"{address}/{PREFIX}", strict=False)
-    return source is not None and ipaddress.ip_address(source) in network
+    return source is not None and parse_address(source)[:3] == parse_address(address)[:3]
 
 
 def without_collision(config: Config) -> Config:

@@ -17,7 +17,8 @@ from collections.abc import Iterable
 from typing import Any
 
 from netstack.config import LimitsConfig, TrackerConfig
-from netstack.core.flow import Endpoint, format_address
+from netstack.core.address import format_address
+from netstack.core.flow import Endpoint
 from netstack.core.record import field, recordclass
 from netstack.policy.lan import is_leasable
 

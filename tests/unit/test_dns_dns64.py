@@ -2,7 +2,8 @@
 
 import pytest
 
-from netstack.core.flow import Endpoint, format_address
+from netstack.core.address import format_address
+from netstack.core.flow import Endpoint
 from netstack.dns.dns64 import ARPA, LENGTHS, discovered, embed, extract, negative_ttl, parse_prefix, synthesize
 from netstack.dns.message import AAAA, CNAME, A
 from netstack.dns.records import Message, Record, synthetic_soa
