@@ -16,7 +16,6 @@ import re
 from typing import Protocol
 
 from netstack.core.address import format_address
-from netstack.core.record import field, recordclass
 from netstack.dns.message import (
     AAAA,
     CNAME,
@@ -52,14 +51,18 @@ class AddressBook(Protocol):
         """Lease a packed address to a name; False when it may never be leased."""
 
 
-@recordclass(eq=False)
 class Answer:
     """An upstream answer, read. `addresses` holds packed addresses and TTLs; `opt` the OPT record's octets."""
 
-    flags: int
-    rcode: int
-    addresses: list[tuple[bytes, int]] = field(default_factory=list)
-    opt: bytes = b""
+    __slots__ = ("addresses", "flags", "opt", "rcode")
+
+    def __init__(
+        self, flags: int, rcode: int, addresses: list[tuple[bytes, int]] | None = None, opt: bytes = b""
+    ) -> None:
+        self.flags = flags
+        self.rcode = rcode
+        self.addresses: list[tuple[bytes, int]] = [] if addresses is None else addresses
+        self.opt = opt
 
 
 def read_answer(message: bytes, question: Question) -> Answer | None:

@@ -13,7 +13,6 @@ from netstack.core.events import EventSink, FlowBlocked
 from netstack.core.flow import unpack_key
 from netstack.core.packet import IcmpMessage
 from netstack.core.ports import Dialer, Entropy, Tunnel
-from netstack.core.record import field, recordclass
 from netstack.core.stats import Stats
 from netstack.core.timers import TimerQueue
 from netstack.core.verdict import Reason, Verdict
@@ -25,25 +24,46 @@ BLOCKED_REPEAT = 1.0  # seconds in which repeats of one blocked flow make no new
 BLOCKED_REMEMBERED = 512
 
 
-@recordclass()
 class Context:
     """The shared parts. `reset_limiter` and `icmp_limiter` bound what hostile packets can make us send."""
 
-    config: Config
-    tunnel: Tunnel
-    dialer: Dialer
-    policy: FirewallPolicy
-    tracker: IpTracker
-    timers: TimerQueue
-    entropy: Entropy
-    emit: EventSink
-    stats: Stats
-    gateways: tuple[bytes, ...]  # packed addresses of the engine itself
-    icmp_limiter: RateLimiter
-    reset_limiter: RateLimiter
-    buffered: int = 0  # octets held for all flows, kept by the TCP forwarder
-    _flow_id: int = 0
-    _blocked: dict[bytes, float] = field(default_factory=dict)
+    __slots__ = (
+        "_blocked", "_flow_id", "buffered", "config", "dialer", "emit", "entropy", "gateways", "icmp_limiter",
+        "policy", "reset_limiter", "stats", "timers", "tracker", "tunnel",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        *,
+        config: Config,
+        tunnel: Tunnel,
+        dialer: Dialer,
+        policy: FirewallPolicy,
+        tracker: IpTracker,
+        timers: TimerQueue,
+        entropy: Entropy,
+        emit: EventSink,
+        stats: Stats,
+        gateways: tuple[bytes, ...],
+        icmp_limiter: RateLimiter,
+        reset_limiter: RateLimiter,
+    ) -> None:
+        """`gateways` are the packed addresses of the engine itself."""
+        self.config = config
+        self.tunnel = tunnel
+        self.dialer = dialer
+        self.policy = policy
+        self.tracker = tracker
+        self.timers = timers
+        self.entropy = entropy
+        self.emit = emit
+        self.stats = stats
+        self.gateways = gateways
+        self.icmp_limiter = icmp_limiter
+        self.reset_limiter = reset_limiter
+        self.buffered = 0  # octets held for all flows, kept by the TCP forwarder
+        self._flow_id = 0
+        self._blocked: dict[bytes, float] = {}
 
     def next_flow_id(self) -> int:
         """Numbers flows from 1 in the order in which they open."""

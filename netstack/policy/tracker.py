@@ -19,7 +19,6 @@ from typing import Any
 from netstack.config import LimitsConfig, TrackerConfig
 from netstack.core.address import format_address
 from netstack.core.flow import Endpoint
-from netstack.core.record import field, recordclass
 from netstack.policy.lan import is_leasable
 
 NAMES_KEPT = 8  # names (and apps) remembered for one address; a CDN address has hundreds
@@ -27,16 +26,18 @@ GONE_KEPT = 8192  # expired leases remembered, so that a refusal can say "expire
 SHED_LOOKS = 64  # pinned leases passed over in search of one to shed
 
 
-@recordclass(eq=False)
 class Lease:
     """One address. Times are on the engine's clock. `held`: flows that opened under the lease still live."""
 
-    address: bytes
-    expires: float
-    linger_until: float = 0.0
-    held: bool = False
-    names: dict[str, float] = field(default_factory=dict)  # name -> when its own claim ends
-    apps: set[str] = field(default_factory=set)
+    __slots__ = ("address", "apps", "expires", "held", "linger_until", "names")
+
+    def __init__(self, address: bytes, expires: float) -> None:
+        self.address = address
+        self.expires = expires
+        self.linger_until = 0.0
+        self.held = False
+        self.names: dict[str, float] = {}  # name -> when its own claim ends
+        self.apps: set[str] = set()
 
     @property
     def name(self) -> str:
@@ -274,7 +275,9 @@ class IpTracker:
             if not left > 0 or not is_leasable(address) or len(self._leases) >= self._capacity:
                 continue
             if address not in self._leases:
-                lease = Lease(address, now + left, names=dict(list(names.items())[-NAMES_KEPT:]), apps=apps)
+                lease = Lease(address, now + left)
+                lease.names = dict(list(names.items())[-NAMES_KEPT:])
+                lease.apps = apps
                 self._leases[address] = lease
                 lease.held = address in self._pins
                 heapq.heappush(self._heap, (lease.expires, address))
