@@ -14,7 +14,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from netstack.config import Config, parse_network, parse_server
 from netstack.core.errors import NetstackError
@@ -33,6 +33,9 @@ from netstack.runtime.loop import Loop, describe_defect
 from netstack.runtime.poller import EnginePoller
 from netstack.upstream.dialer import Protect, SocketDialer
 from netstack.upstream.source import Make, Prepared, ResolverSource
+
+if TYPE_CHECKING:
+    from netstack.runtime.route_watch import RouteWatch
 
 
 class NoBook:
@@ -56,8 +59,12 @@ class DnsServer:
         make_resolver: Make | None = None,
         entropy: Entropy | None = None,
         network: Network | None = None,
+        watch_routes: bool = False,
     ) -> None:
-        """`network`: what is known of the network. `logged`: somebody reads the queries' events."""
+        """`network`: what is known of the network. `logged`: somebody reads the queries' events.
+
+        `watch_routes`: notice by itself when this host is on another network; else the host says so.
+        """
         self.config = config
         self.settings = config.server
         self.emit = emit
@@ -82,6 +89,11 @@ class DnsServer:
         self._deadline: float | None = None
         self._loop: Loop | None = None
         self.changes = Changes(self, source, config, emit, time.monotonic())
+        self._routes: RouteWatch | None = None
+        if watch_routes:
+            from netstack.runtime.route_watch import RouteWatch, destinations_of
+
+            self._routes = RouteWatch(self.poller, self.call_later, self._on_routes, destinations_of(config))
 
     # --- the run ---
 
@@ -130,6 +142,8 @@ class DnsServer:
             for number, handler in (handlers or {}).items():
                 loop.add_signal_handler(number, handler)
             self.poller.served = self
+            if self._routes is not None:
+                self._routes.open()
             if on_ready is not None:
                 loop.call_soon(on_ready)
             loop.run_forever()
@@ -151,6 +165,8 @@ class DnsServer:
 
     def close(self) -> None:
         """Close every socket."""
+        if self._routes is not None:
+            self._routes.close()
         for listener in self._listeners:
             listener.close()
         self._listeners.clear()
@@ -222,6 +238,9 @@ class DnsServer:
         self.bridge.network_changed(now)
         self.resolver.network_changed(now)
         self.resolver_has_work()
+
+    def _on_routes(self) -> None:
+        self.changes.network_changed(self.changes.network, time.monotonic())
 
     def call_later(self, seconds: float, callback: Callable[[], None]) -> None:
         """As `dns_listeners.Server.call_later`."""

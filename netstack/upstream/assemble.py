@@ -207,17 +207,34 @@ def _fields(table: Any) -> dict[str, Any]:
 def _upstreams(config: Config, dialer: Dialer, entropy: Entropy, stats: Stats, emit: EventSink) -> Resolver:
     dns = config.dns
     if not dns.upstreams and not dns.cd_uid:
-        return ProxyResolver(dialer, dns.servers, entropy, timeout=dns.timeout, stats=stats)
+        servers = [Endpoint.of(*parse_server(each)) for each in dns.servers]
+        return _plain(config, servers, dialer, entropy, stats, emit)
     upstreams = [_upstream(each) for each in dns.upstreams]
     if dns.cd_uid:
         from netstack.upstream.url import control_d
 
         preset = control_d(dns.cd_uid, dns.cd_protocol, client=dns.cd_client, hostname=dns.cd_hostname)
         upstreams.insert(0, preset)
-    if dns.strategy == "failover" and all(upstream.scheme == "udp" for upstream in upstreams):
-        endpoints = [upstream.endpoint for upstream in upstreams]  # what the proxy does by itself, faster
-        return ProxyResolver(dialer, endpoints, entropy, timeout=dns.timeout, stats=stats)
+    if all(upstream.scheme == "udp" for upstream in upstreams):
+        return _plain(config, [upstream.endpoint for upstream in upstreams], dialer, entropy, stats, emit)
     return _transports(config, dialer, entropy, stats, emit).group(upstreams)
+
+
+def _plain(
+    config: Config, servers: list[Endpoint], dialer: Dialer, entropy: Entropy, stats: Stats, emit: EventSink
+) -> Resolver:
+    """Plain DNS, without anything that encryption needs; several servers are a group of as many resolvers."""
+    timeout = config.dns.timeout
+    if len(servers) <= 1:
+        return ProxyResolver(dialer, servers, entropy, timeout=timeout, stats=stats)
+    from netstack.upstream.group import UpstreamGroup
+
+    return UpstreamGroup(
+        [(f"udp://{each}", ProxyResolver(dialer, [each], entropy, timeout=timeout, stats=stats)) for each in servers],
+        strategy=config.dns.strategy,
+        timeout=min(timeout, max(0.2, timeout - 0.2)),
+        emit=emit,
+    )
 
 
 def _transports(config: Config, dialer: Dialer, entropy: Entropy, stats: Stats, emit: EventSink) -> Transports:

@@ -51,9 +51,18 @@ def stages(resolver):
 
 
 def test_without_any_setting_it_is_the_proxy_alone():
-    resolver = made(servers=("192.0.2.1", "[2001:db8::1]:5353"))
+    resolver = made(servers=("[2001:db8::1]:5353",))
     assert type(resolver) is ProxyResolver
-    assert [str(server.endpoint) for server in resolver.servers] == ["192.0.2.1:53", "[2001:db8::1]:5353"]
+    assert [str(server.endpoint) for server in resolver.servers] == ["[2001:db8::1]:5353"]
+
+
+@pytest.mark.parametrize("where", ["servers", "upstreams"])
+@pytest.mark.parametrize("strategy", ["failover", "parallel"])
+def test_several_plain_servers_are_a_group_so_that_one_that_is_dead_is_looked_at_beside_live_queries(where, strategy):
+    resolver = made(**{where: ("192.0.2.1", "[2001:db8::1]:5353"), "strategy": strategy})
+    assert type(resolver).__name__ == "UpstreamGroup"
+    assert [member.label for member in resolver.members] == ["udp://192.0.2.1:53", "udp://[2001:db8::1]:5353"]
+    assert all(type(member.resolver) is ProxyResolver for member in resolver.members)
 
 
 @pytest.mark.parametrize("url", ["192.0.2.9", "192.0.2.9:53", "udp://192.0.2.9", "udp://192.0.2.9:53"])
