@@ -14,7 +14,7 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
-from netstack.cli.options import EventOutput, add_dns_options, host_resolvers, with_dns_options
+from netstack.cli.options import EventOutput, add_dns_options, host_network, host_resolvers, with_dns_options
 from netstack.cli.output import Output
 from netstack.cli.serving import raise_descriptor_limit
 from netstack.config import Config, load_config, parse_network, parse_server
@@ -27,7 +27,7 @@ _DESCRIPTION = """\
 Serve DNS on loopback, over UDP and TCP: the resolver that `exec` and `run` have inside, without a tunnel.
 
 `ready` is printed as soon as it listens, whatever the upstreams do. SIGTERM ends it cleanly, SIGUSR1 prints its
-counters on standard error, SIGHUP reads changed lists again."""
+counters on standard error, SIGHUP reads the configuration and changed lists again."""
 
 _COMPILING = """\
 Compile lists of names into one file that `--block` and `--allow` map into memory instead of reading it. The file is
@@ -88,11 +88,15 @@ def run(options: argparse.Namespace) -> int:
     raise_descriptor_limit()
     with _query_log(options) as (emit, log):
         logged = log is not None or options.verbose
-        server = DnsServer(config, emit=emit, logged=logged)
+        network = host_network(family=False)  # whether its clients have IPv6 is not known here
+        server = DnsServer(config, emit=emit, logged=logged, network=network, watch_routes=True)
         server.run(
             on_ready=_say_ready,
             stop_signals=(signal.SIGTERM, signal.SIGINT),
-            handlers={signal.SIGUSR1: lambda: _say_counters(server), signal.SIGHUP: server.reload},
+            handlers={
+                signal.SIGUSR1: lambda: _say_counters(server),
+                signal.SIGHUP: lambda: server.reload(lambda: _configuration(options)),
+            },
         )
         if log is not None:
             log.write(json.dumps({"event": "counters", **counters(server)}) + "\n")

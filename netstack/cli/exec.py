@@ -11,7 +11,13 @@ import os
 import signal
 import sys
 
-from netstack.cli.options import add_engine_options, add_output_options, event_output, make_configuration
+from netstack.cli.options import (
+    add_engine_options,
+    add_output_options,
+    event_output,
+    host_network,
+    make_configuration,
+)
 from netstack.cli.sandbox import Sandbox
 from netstack.cli.serving import make_tunnel, pcap_tracer, raise_descriptor_limit
 from netstack.config import Config
@@ -64,7 +70,7 @@ def run(options: argparse.Namespace) -> int:
         raise UsageError("no program given: netstack exec [options] -- CMD [ARG...]")
     config = without_collision(make_configuration(options))
     with event_output(options) as emit, pcap_tracer(options.pcap) as tracer:
-        runtime = LiveRuntime(config, emit=emit, codec=options.codec)
+        runtime = LiveRuntime(config, emit=emit, codec=options.codec, network=host_network())
         with Sandbox(config, offload=tracer is None) as sandbox:
             sandbox.start(command)  # before the limit is raised: the program keeps the limits it was given
             raise_descriptor_limit()

@@ -20,9 +20,11 @@ from netstack.cli.output import Output
 from netstack.config import ENFORCEMENTS, STRATEGIES, Config, load_config, parse_server
 from netstack.core.errors import ConfigError, NetstackError
 from netstack.core.events import EngineError, Event, EventSink
+from netstack.core.network import Network
 from netstack.core.record import replace
 
 RESOLV_CONF = "/etc/resolv.conf"
+IF_INET6 = "/proc/net/if_inet6"
 
 
 def add_engine_options(parser: argparse.ArgumentParser) -> None:
@@ -46,7 +48,7 @@ def add_engine_options(parser: argparse.ArgumentParser) -> None:
 
 
 def add_dns_options(parser: argparse.ArgumentParser) -> None:
-    """--upstream."""
+    """--upstream and everything else about the resolver."""
     group = parser.add_argument_group("resolver")
     group.add_argument(
         "--upstream", metavar="URL", action="append", type=_upstream,
@@ -66,6 +68,13 @@ def add_dns_options(parser: argparse.ArgumentParser) -> None:
         "--allow", metavar="FILE", action="append", help="names that no list blocks, in the same formats"
     )
     group.add_argument("--cache", choices=("on", "off"), help="keep answers for their TTL (default: only in `dns`)")
+    group.add_argument(
+        "--lockdown", action="store_true", help="begin in the blocking state: nothing passes but the network check"
+    )
+    group.add_argument(
+        "--network-check", choices=("off", "on", "leak-free"),
+        help="what becomes of the system's network check meanwhile (default off); leak-free answers it here",
+    )  # fmt: skip
 
 
 def with_dns_options(config: Config, options: argparse.Namespace, *, alone: bool = False) -> Config:
@@ -86,12 +95,19 @@ def with_dns_options(config: Config, options: argparse.Namespace, *, alone: bool
         lists["block"] = (*config.filter.block, *options.block)
     if options.allow:
         lists["allow"] = (*config.filter.allow, *options.allow)
+    answers = {"strip_h3": "off"} if alone and config.answers.strip_h3 == "auto" else {}  # nobody blocks QUIC here
+    lockdown: dict[str, Any] = {"blocking": True} if options.lockdown else {}
+    if options.network_check:
+        leak_free = options.network_check == "leak-free"
+        lockdown |= {"network_check": options.network_check != "off", "leak_free": leak_free}
     cache = options.cache or ("on" if alone and config.cache.use == "auto" else config.cache.use)
     return replace(
         config,
         dns=replace(config.dns, **dns),
         filter=replace(config.filter, **lists),
         cache=replace(config.cache, use=cache),
+        answers=replace(config.answers, **answers),
+        lockdown=replace(config.lockdown, **lockdown),
     )
 
 
@@ -170,8 +186,27 @@ def make_configuration(options: argparse.Namespace, *, servers: tuple[str, ...] 
     )
 
 
+def host_network(*, family: bool = True) -> Network:
+    """The network as this host has it: its resolvers and, with `family`, whether there is IPv6 at all."""
+    return Network(servers=_nameservers(RESOLV_CONF), has_ipv6=has_ipv6() if family else None)
+
+
+def has_ipv6(path: str = IF_INET6) -> bool | None:
+    """Whether any interface has an IPv6 address that leads beyond its link; None when the host does not say."""
+    try:
+        lines = Path(path).read_text().splitlines()
+    except OSError:
+        return None if not Path(path).parent.exists() else False  # no such file: IPv6 is switched off
+    addresses = [line.split()[0] for line in lines if line.split()]
+    return any(not address.startswith("fe8") and address != f"{1:032x}" for address in addresses)
+
+
 def host_resolvers(path: str = RESOLV_CONF) -> tuple[str, ...]:
     """The nameservers of resolv.conf(5); the local host when it names none, as resolv.conf(5) has it."""
+    return _nameservers(path) or ("127.0.0.1",)
+
+
+def _nameservers(path: str) -> tuple[str, ...]:
     servers = []
     with contextlib.suppress(OSError):
         for line in Path(path).read_text(errors="replace").splitlines():
@@ -181,7 +216,7 @@ def host_resolvers(path: str = RESOLV_CONF) -> tuple[str, ...]:
                     address = ipaddress.ip_address(words[1])
                     if getattr(address, "scope_id", None) is None:  # link-local needs an interface; no such server here
                         servers.append(str(address))
-    return tuple(servers) or ("127.0.0.1",)
+    return tuple(servers)
 
 
 class Writable(Protocol):
@@ -207,11 +242,15 @@ class EventOutput:
         """Take an event. A reader that went away ends that output, not the traffic."""
         if self._lines is not None:
             self._lines = self._attempt(self._lines, lambda: _json_line(event))
-        if self._verbose or (isinstance(event, EngineError) and not event.fatal and self._is_new(event.line())):
+        if self._verbose or (isinstance(event, EngineError) and not event.fatal and self._is_due(event)):
             self._attempt(self._words, lambda: event.line() + "\n")
 
-    def _is_new(self, line: str) -> bool:
-        """Without --verbose an error is said once: a network that is away gives thousands."""
+    def _is_due(self, event: EngineError) -> bool:
+        """Without --verbose an error is said once: a network that is away gives thousands. Not so what somebody asked
+        for a moment ago, and may ask for again."""
+        line = event.line()
+        if event.where in ("config", "list"):
+            return True
         if line in self._said or len(self._said) >= 1000:
             return False
         self._said.add(line)

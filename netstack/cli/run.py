@@ -21,9 +21,10 @@ from netstack.cli.options import (
     add_output_options,
     address_pair,
     event_output,
+    host_network,
     make_configuration,
 )
-from netstack.cli.serving import device_queue, make_tunnel, pcap_tracer, raise_descriptor_limit
+from netstack.cli.serving import device_queue, make_tunnel, pcap_tracer, raise_descriptor_limit, reload_on_hangup
 from netstack.config import Config
 from netstack.core.errors import UsageError
 from netstack.core.ports import Tunnel
@@ -39,7 +40,7 @@ Serve a TUN device: what is routed into it is filtered and carried on through th
 
 The device is made when it does not exist, and brought up. Addresses and routes are yours to set; the device may be
 moved to another network namespace while it is served, and packets may have any source address. `ready` is printed
-once packets are carried. SIGTERM ends it cleanly."""
+once packets are carried. SIGTERM ends it cleanly, SIGHUP reads the configuration and changed lists again."""
 
 _EXAMPLES = """\
 examples:
@@ -79,7 +80,7 @@ def run(options: argparse.Namespace) -> int:
         print(f"netstack: {problem}", file=sys.stderr)
     raise_descriptor_limit()
     with event_output(options) as emit, pcap_tracer(options.pcap) as tracer:
-        runtime = LiveRuntime(config, emit=emit, codec=options.codec)
+        runtime = LiveRuntime(config, emit=emit, codec=options.codec, network=host_network())
         device = _inherited(options) if options.fd is not None else _attached(options, config)
         if options.fd is None and options.mtu is None:
             config = runtime.config = _with_mtu_of(device.name, config)
@@ -87,7 +88,14 @@ def run(options: argparse.Namespace) -> int:
         def tunnel(config: Config, stats: object, emit: object, runtime: LiveRuntime) -> Tunnel:
             return make_tunnel(device, config.tunnel.mtu, runtime, stats, emit, tracer)  # type: ignore[arg-type]
 
-        runtime.run(tunnel, on_ready=_say_ready, stop_signals=(signal.SIGTERM, signal.SIGINT))
+        def read_again() -> Config:
+            return replace(make_configuration(options), tunnel=config.tunnel)
+
+        def ready() -> None:
+            reload_on_hangup(runtime, read_again)
+            _say_ready()
+
+        runtime.run(tunnel, on_ready=ready, stop_signals=(signal.SIGTERM, signal.SIGINT))
         return 130 if runtime.stopped_by == signal.SIGINT else 0
 
 

@@ -8,14 +8,17 @@ from __future__ import annotations
 
 import contextlib
 import resource
+import signal
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, BinaryIO, cast
 
+from netstack.cli.options import host_network
 from netstack.cli.output import Output
 from netstack.config import Config
 from netstack.core.errors import NetstackError
-from netstack.core.events import EventSink
+from netstack.core.events import EngineError, EventSink
 from netstack.core.packet import Octets
 from netstack.core.ports import Tracer, Tunnel
 from netstack.core.stats import Stats
@@ -50,6 +53,28 @@ def make_tunnel(
     from netstack.link.decorators import TracingTunnel
 
     return TracingTunnel(tunnel, runtime.codec, tracer, stats=stats, emit=emit)
+
+
+def reload_on_hangup(runtime: LiveRuntime, read: Callable[[], Config]) -> None:
+    """SIGHUP takes over what `read` returns, read on another thread; call it once the loop runs.
+
+    What cannot be used is said, and everything stays as it was.
+    """
+
+    def work() -> None:
+        try:
+            config = read()
+            runtime.reconfigure(config)
+        except NetstackError as problem:
+            message = f"{problem} (the settings of before stay in force)"
+            runtime.emit(EngineError(time.monotonic(), "config", message))
+        else:
+            network = host_network()
+            runtime.change(lambda changes, now: changes.network_told(network, now))
+
+    runtime.loop.add_signal_handler(
+        signal.SIGHUP, lambda: threading.Thread(target=work, name="reload", daemon=True).start()
+    )
 
 
 class _PcapTracer:

@@ -32,6 +32,7 @@ from netstack.core.verdict import Verdict
 from netstack.engine import Engine
 from netstack.link.linktype import find_ip
 from netstack.link.pcap import Frame
+from netstack.policy.lockdown import Lockdown, LockdownStage
 from netstack.runtime.adapt import clamp_ack, is_intact, whole_packet
 from netstack.runtime.clock import VirtualClock
 from netstack.runtime.harness import ReplayTunnel, WitnessedPolicy, replay_config
@@ -100,6 +101,10 @@ class Replay:
         )
         policy = WitnessedPolicy(self.config, self.engine.tracker, self._on_verdict)
         self.engine.policy = self.engine.context.policy = policy
+        if self.config.lockdown.blocking:
+            lockdown = Lockdown(self.config.lockdown, self._emit)
+            self.engine.use_lockdown(lockdown, LockdownStage(self.engine.resolver, lockdown))
+            lockdown.enter(0.0, "configured")
 
     def _minute_of_week(self, now: float) -> float:
         """For rules with a schedule: by the capture's clock, in UTC, so that every host replays alike."""

@@ -8,6 +8,7 @@ import pytest
 from netstack.cli import dns as module
 from netstack.cli import main
 from netstack.core.errors import NetstackError
+from netstack.core.network import Network
 from netstack.core.stats import Stats
 
 
@@ -17,13 +18,14 @@ class Server:
     made = None
     end: "int | Exception" = signal.SIGTERM
 
-    def __init__(self, config, *, emit, logged):
+    def __init__(self, config, *, emit, logged, network, watch_routes):
         type(self).made = self
-        self.config, self.emit, self.logged = config, emit, logged
+        self.config, self.emit, self.logged, self.network = config, emit, logged, network
         self.stats = Stats()
         self.stopped_by = None
 
-    def reload(self):
+    def reload(self, read):
+        assert read() == self.config
         self.reloaded = True
 
     def run(self, *, on_ready, stop_signals, handlers):
@@ -46,10 +48,13 @@ def server(monkeypatch):
 
 def test_without_options_it_listens_on_loopback_and_asks_the_hosts_resolvers(monkeypatch, capsys):
     monkeypatch.setattr(module, "host_resolvers", lambda: ("192.0.2.53",))
+    monkeypatch.setattr(module, "host_network", lambda family: Network(servers=("192.0.2.53",)))
     assert main(["dns"]) == 0
     assert Server.made.config.server.listen == ("127.0.0.1:5354",)
     assert Server.made.config.dns.servers == ("192.0.2.53",)
     assert not Server.made.logged
+    assert Server.made.network.servers == ("192.0.2.53",)
+    assert Server.made.config.answers.strip_h3 == "off", "nobody here blocks QUIC"
     shown = capsys.readouterr()
     assert shown.out == "ready\n"
     assert json.loads(shown.err)["dns_queries"] == 0

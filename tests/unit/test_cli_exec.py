@@ -71,7 +71,7 @@ class Runtime:
     last = None
     end = None
 
-    def __init__(self, config, *, emit, codec):
+    def __init__(self, config, *, emit, codec, network):
         from netstack.codec.pure import PureCodec
 
         type(self).last = self

@@ -13,11 +13,14 @@ from netstack.cli.options import (
     add_output_options,
     address_pair,
     event_output,
+    has_ipv6,
+    host_network,
     host_resolvers,
     make_configuration,
 )
 from netstack.core.errors import NetstackError
 from netstack.core.events import EngineError, StateChanged
+from netstack.core.network import Network
 
 
 def parse(*arguments):
@@ -63,6 +66,60 @@ def test_options_of_the_resolver(tmp_path):
     assert (config.dns.strategy, config.dns.bootstrap, config.dns.ca_file) == ("fastest", ("192.0.2.5",), "ca.pem")
     assert config.dns.upstreams == ("192.0.2.3",)
     assert config.cache.use == "on"
+
+
+def test_the_blocking_state_by_option(tmp_path):
+    path = tmp_path / "netstack.toml"
+    path.write_text('[lockdown]\nnetwork_check = true\nports = [80]\n')
+    lockdown = make_configuration(parse("--config", str(path)), servers=("192.0.2.1",)).lockdown
+    assert (lockdown.blocking, lockdown.network_check, lockdown.ports) == (False, True, (80,))
+    for option, wanted in [("off", (False, False)), ("on", (True, False)), ("leak-free", (True, True))]:
+        options = parse("--config", str(path), "--lockdown", "--network-check", option)
+        lockdown = make_configuration(options, servers=("192.0.2.1",)).lockdown
+        assert lockdown.blocking and (lockdown.network_check, lockdown.leak_free) == wanted
+
+
+def test_behind_a_tunnel_auto_stays_for_who_knows_more():
+    assert make_configuration(parse(), servers=("192.0.2.1",)).answers.strip_h3 == "auto"
+
+
+@pytest.mark.parametrize(
+    ("lines", "has"),
+    [
+        ("fd000000000000000000000000000002 04 40 00 82 eth0\n", True),
+        ("20010db8000000000000000000000001 01 80 00 80 lo\n", True),
+        ("fe8000000000000000fc00fffe000001 04 40 20 80 eth0\n00000000000000000000000000000001 01 80 10 80 lo\n", False),
+        ("", False),
+    ],
+)
+def test_whether_there_is_ipv6(tmp_path, lines, has):
+    path = tmp_path / "if_inet6"
+    path.write_text(lines)
+    assert has_ipv6(str(path)) is has
+
+
+def test_a_host_that_says_nothing_of_ipv6(tmp_path):
+    assert has_ipv6(str(tmp_path / "if_inet6")) is False, "proc is there, the file is not: switched off"
+    assert has_ipv6(str(tmp_path / "nowhere" / "if_inet6")) is None
+
+
+def test_the_hosts_network(tmp_path, monkeypatch):
+    resolv = tmp_path / "resolv.conf"
+    resolv.write_text("nameserver 192.0.2.9\nnameserver fe80::1%eth0\n")
+    monkeypatch.setattr(module, "RESOLV_CONF", str(resolv))
+    monkeypatch.setattr(module, "has_ipv6", lambda: False)
+    assert host_network() == Network(servers=("192.0.2.9",), has_ipv6=False)
+    resolv.write_text("")
+    assert host_network(family=False) == Network()
+
+
+def test_what_somebody_asked_for_is_said_each_time():
+    words = io.StringIO()
+    output = EventOutput(verbose=False, words=words)
+    for where in ("resolver", "resolver", "list", "list", "config", "config"):
+        output(EngineError(0.0, where, "bad"))
+    said = [line.split()[1] for line in words.getvalue().splitlines()]
+    assert said == ["resolver:", "list:", "list:", "config:", "config:"]
 
 
 @pytest.mark.parametrize(

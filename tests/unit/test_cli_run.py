@@ -2,12 +2,13 @@
 
 import os
 import signal
+import threading
 
 import pytest
 
 from netstack.cli import main
 from netstack.cli import run as module
-from netstack.core.errors import TunnelClosed
+from netstack.core.errors import NetstackError, TunnelClosed
 from netstack.link.linux import TunDevice
 
 
@@ -17,13 +18,26 @@ class Runtime:
     made = None
     end = None
 
-    def __init__(self, config, *, emit, codec):
+    def __init__(self, config, *, emit, codec, network):
         from netstack.codec.pure import PureCodec
 
         type(self).made = self
         self.config, self.emit, self.codec = config, emit, PureCodec()
         self.stopped_by = None
         self.tunnel = None
+        self.loop = self
+        self.handlers = {}
+        self.network = network
+        self.reconfigured = None
+
+    def add_signal_handler(self, number, callback):
+        self.handlers[number] = callback
+
+    def reconfigure(self, config):
+        self.reconfigured = config
+
+    def change(self, change):
+        pass
 
     def run(self, make_tunnel, *, on_ready, stop_signals):
         from netstack.core.stats import Stats
@@ -68,6 +82,20 @@ def test_new_device_is_made_brought_up_and_ready_is_said(world, capsys):
     assert world.opened == [("tun7", True)]
     assert world.up == [("tun7", {"mtu": 1500, "queue": 1000})]
     assert Runtime.made.config.dns.servers == ("192.0.2.1",)
+
+
+def test_hangup_reads_the_configuration_again_but_not_the_devices(world, tmp_path):
+    path = tmp_path / "netstack.toml"
+    path.write_text("[tunnel]\nmtu = 1400\n")
+    Runtime.end = NetstackError("over")
+    main(["run", "--tun", "tun7", "--dns", "192.0.2.1", "--config", str(path)])
+    path.write_text('[tunnel]\nmtu = 1300\n[policy]\nlan = "block"\n')
+    Runtime.made.handlers[signal.SIGHUP]()
+    for thread in threading.enumerate():
+        if thread.name == "reload":
+            thread.join()
+    config = Runtime.made.reconfigured
+    assert (config.tunnel.mtu, config.policy.lan, config.dns.servers) == (1400, "block", ("192.0.2.1",))
 
 
 def test_existing_device_keeps_its_mtu_and_queue_unless_told(world):

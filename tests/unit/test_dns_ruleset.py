@@ -118,7 +118,7 @@ def test_rewrites_carry_addresses_or_one_name() -> None:
         (rule(names=("x" * 64,)), "is not a name"),
         (rule(types=("AAAAA",)), "'AAAAA' is not a type"),
         (rule(types=("TYPE65536",)), "is not a type"),
-        (rule(servers=("dns.test",)), "does not appear to be"),
+        (rule(servers=("dns.test",)), "is not an IP address"),
         (rule(schedule=("8-16",)), "'8-16' is not a time"),
         (rule(schedule=("yyy 08:00-16:00",)), "'yyy' is not one of mon"),
         (rule(schedule=("08:00-25:00",)), "no such time of day"),
