@@ -8,16 +8,15 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import ipaddress
-import json
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any, Protocol
 
 from netstack.cli.output import Output
 from netstack.config import ENFORCEMENTS, STRATEGIES, Config, load_config, parse_server
+from netstack.core.address import format_address, parse_address
 from netstack.core.errors import ConfigError, NetstackError
 from netstack.core.events import EngineError, Event, EventSink
 from netstack.core.network import Network
@@ -150,12 +149,13 @@ def address_pair(text: str) -> tuple[str, str]:
     found = {4: "", 6: ""}
     for part in text.split(","):
         try:
-            address = ipaddress.ip_address(part.strip())
+            address = parse_address(part.strip())
         except ValueError:
             raise argparse.ArgumentTypeError(f"{part!r} is not an IP address") from None
-        if found[address.version]:
+        version = 4 if len(address) == 4 else 6
+        if found[version]:
             raise argparse.ArgumentTypeError(f"{text!r}: one IPv4 and one IPv6 address at most")
-        found[address.version] = str(address)
+        found[version] = format_address(address)
     return found[4], found[6]
 
 
@@ -194,9 +194,10 @@ def host_network(*, family: bool = True) -> Network:
 def has_ipv6(path: str = IF_INET6) -> bool | None:
     """Whether any interface has an IPv6 address that leads beyond its link; None when the host does not say."""
     try:
-        lines = Path(path).read_text().splitlines()
+        with open(path, encoding="ascii") as file:
+            lines = file.readlines()
     except OSError:
-        return None if not Path(path).parent.exists() else False  # no such file: IPv6 is switched off
+        return None if not os.path.exists(os.path.dirname(path)) else False  # no such file: IPv6 is switched off
     addresses = [line.split()[0] for line in lines if line.split()]
     return any(not address.startswith("fe8") and address != f"{1:032x}" for address in addresses)
 
@@ -208,14 +209,13 @@ def host_resolvers(path: str = RESOLV_CONF) -> tuple[str, ...]:
 
 def _nameservers(path: str) -> tuple[str, ...]:
     servers = []
-    with contextlib.suppress(OSError):
-        for line in Path(path).read_text(errors="replace").splitlines():
+    with contextlib.suppress(OSError), open(path, encoding="utf-8", errors="replace") as file:
+        for line in file:
             words = line.split()
             if len(words) >= 2 and words[0] == "nameserver":
                 with contextlib.suppress(ValueError):
-                    address = ipaddress.ip_address(words[1])
-                    if getattr(address, "scope_id", None) is None:  # link-local needs an interface; no such server here
-                        servers.append(str(address))
+                    if "%" not in words[1]:  # link-local needs an interface; no such server here
+                        servers.append(format_address(parse_address(words[1])))
     return tuple(servers)
 
 
@@ -267,6 +267,8 @@ class EventOutput:
 
 
 def _json_line(event: Event) -> str:
+    import json  # most runs write no events
+
     return json.dumps({**event.as_dict(), "time": round(time.time(), 6)}, default=str) + "\n"
 
 
