@@ -27,7 +27,7 @@ from tests.interop.hostile_dns import DEAD_AFTER, KINDS, HostileServers, Site
 
 ROOT = Path(__file__).resolve().parents[2]
 PROGRAMS = ("dig", "unbound")
-SIDE_BY_SIDE = 10
+SIDE_BY_SIDE = 16
 MARKS = ("<!-- matrix: python -m tests.interop.dns_matrix --write -->", "<!-- end of matrix -->")
 
 CERTIFICATES = ("wrong name", "expired", "unknown authority")
