@@ -15,11 +15,14 @@ import errno
 import fcntl
 import os
 import struct
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from netstack.core.errors import NetstackError, PermissionProblem, UsageError
 from netstack.core.record import recordclass
 from netstack.link.netlink import Netlink
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 _TUNSETIFF = 0x400454CA
 _TUNSETOFFLOAD = 0x400454D0
@@ -147,8 +150,9 @@ def configure(name: str, addresses: list[str], gateways: list[str], *, mtu: int,
 
 def quiet_ipv6(name: str) -> None:
     """No link-local address, hence no router solicitations, on a device that has no link. Best effort."""
-    with contextlib.suppress(OSError):
-        Path(f"/proc/sys/net/ipv6/conf/{name}/addr_gen_mode").write_text("1")
+    path = f"/proc/sys/net/ipv6/conf/{name}/addr_gen_mode"
+    with contextlib.suppress(OSError), open(path, "w", encoding="ascii") as file:
+        file.write("1")
 
 
 # --- namespaces; the os module has these calls only from Python 3.12 on, and `run` needs no ctypes ---

@@ -10,11 +10,12 @@ too, and needs no `ip` program. Android forbids netlink to apps; nothing there c
 from __future__ import annotations
 
 import errno
-import ipaddress
 import os
 import socket
 import struct
 from types import TracebackType
+
+from netstack.core.address import parse_address
 
 _HEADER = struct.Struct("=IHHII")  # length, type, flags, sequence, port
 _LINK = struct.Struct("=BxHiII")  # family, type, index, flags, change
@@ -65,6 +66,8 @@ class Netlink:
 
     def add_address(self, interface: str, address: str) -> None:
         """Add ``ADDRESS/PREFIX``; an IPv6 address is usable at once (no duplicate address detection)."""
+        import ipaddress  # `run` leaves addresses to others
+
         local = ipaddress.ip_interface(address)
         packed = local.ip.packed
         family = socket.AF_INET if local.version == 4 else socket.AF_INET6
@@ -76,6 +79,8 @@ class Netlink:
 
     def add_route(self, interface: str, destination: str, gateway: str | None = None) -> None:
         """Route ``NETWORK/PREFIX`` through the interface, by way of `gateway` when given."""
+        import ipaddress
+
         network = ipaddress.ip_network(destination)
         family = socket.AF_INET if network.version == 4 else socket.AF_INET6
         scope = _SCOPE_UNIVERSE if gateway or network.version == 6 else _SCOPE_LINK
@@ -83,7 +88,7 @@ class Netlink:
         if network.prefixlen:
             body += _attribute(_RTA_DST, network.network_address.packed)
         if gateway:
-            body += _attribute(_RTA_GATEWAY, ipaddress.ip_address(gateway).packed)
+            body += _attribute(_RTA_GATEWAY, parse_address(gateway))
         body += _attribute(_RTA_OIF, _U32.pack(socket.if_nametoindex(interface)))
         self._ask(_NEWROUTE, _CREATE | _REPLACE, body)
 
