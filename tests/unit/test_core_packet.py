@@ -5,9 +5,18 @@ import pytest
 from netstack.core import packet
 
 
-@pytest.mark.parametrize("kind", [packet.Segment, packet.SegmentRun, packet.Datagram, packet.IcmpMessage])
-def test_slots(kind: type) -> None:
-    assert not hasattr(kind.__new__(kind), "__dict__")
+@pytest.mark.parametrize(
+    "made",
+    [
+        packet.Segment(b"", 0, 0, 0, 0),
+        packet.SegmentRun(b"", 0, 0, 0, 0),
+        packet.Datagram(b"", b""),
+        packet.IcmpMessage(4, b"", b"", 8, 0),
+    ],
+    ids=lambda made: type(made).__name__,
+)
+def test_slots(made: object) -> None:
+    assert not hasattr(made, "__dict__")
 
 
 def test_flags_are_the_bits_of_the_header() -> None:

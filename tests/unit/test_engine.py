@@ -240,12 +240,12 @@ def test_configuration_defaults_serve() -> None:
 
 def test_stop_closes_the_rest_when_one_part_fails() -> None:
     w = World(make_config({"policy": {"enforcement": "off"}}))
-    w.send(w.udp_packet(b"x", destination=Endpoint.of("192.0.2.7", 7)), w.echo_packet())
+    w.send(w.udp_packet(b"x", destination=Endpoint.of("192.0.2.7", 7)), w.echo_packet(), w.tcp_packet(SYN))
 
-    def broken(now: float) -> None:
+    def broken() -> None:
         raise RuntimeError("a defect")
 
-    w.engine.tcp.stop = broken  # type: ignore[method-assign]
+    w.streams[0].abort = broken  # type: ignore[method-assign]
     with pytest.raises(RuntimeError):
         w.engine.stop(w.now)
     assert [socket.closed for socket in w.datagrams] == [True, True]

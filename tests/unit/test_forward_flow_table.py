@@ -1,21 +1,30 @@
 """The flow table's shed order."""
 
-from dataclasses import dataclass
-
+from netstack.config import Config
+from netstack.core.flow import TCP, Endpoint, pack_key, unpack_key
+from netstack.core.verdict import Action, Reason, Verdict
 from netstack.forward.flow_table import FlowTable
+from netstack.forward.relay import TcpFlow
+from netstack.tcp.connection import TcpConnection
+from netstack.testing.world import World
+
+WORLD = World()
+FAR = Endpoint(bytes([192, 0, 2, 7]), 80)
 
 
-@dataclass(eq=False)
-class Flow:
-    key: bytes
-    last_seen: float = 0.0
+def carried(number: int, last_seen: float = 0.0) -> TcpFlow:
+    key = pack_key(TCP, Endpoint(bytes([10, 0, 0, 2]), number), FAR)
+    connection = TcpConnection(Config().tcp, key, iss=1, mtu=1500)
+    flow = TcpFlow(WORLD.engine.tcp, unpack_key(key), connection, Verdict(Action.ALLOW, Reason.DNS, ""), b"")
+    flow.last_seen = last_seen
+    return flow
 
 
-def filled(count: int, capacity: int, half_open: int = 1000) -> tuple[FlowTable, list[Flow]]:
+def filled(count: int, capacity: int, half_open: int = 1000) -> tuple[FlowTable, list[TcpFlow]]:
     table = FlowTable(capacity, half_open)
-    flows = [Flow(bytes([at]), float(at)) for at in range(count)]
+    flows = [carried(at, float(at)) for at in range(count)]
     for flow in flows:
-        table.add(flow)  # type: ignore[arg-type]
+        table.add(flow)
     return table, flows
 
 
@@ -27,8 +36,8 @@ def test_nothing_goes_while_there_is_room() -> None:
 def test_finished_go_before_half_open_before_idle() -> None:
     table, flows = filled(10, 10)
     for flow in flows[2:]:
-        table.established(flow)  # type: ignore[arg-type]
-    table.finish(flows[5])  # type: ignore[arg-type]
+        table.established(flow)
+    table.finish(flows[5])
     order = []
     while table.flows:
         victims = table.to_shed()
@@ -37,9 +46,9 @@ def test_finished_go_before_half_open_before_idle() -> None:
         order += victims
         for victim in victims:
             table.remove(victim)
-            replacement = Flow(victim.key + b"new", 100.0)
-            table.add(replacement)  # type: ignore[arg-type]
-            table.established(replacement)  # type: ignore[arg-type]
+            replacement = carried(1000 + len(order), 100.0)
+            table.add(replacement)
+            table.established(replacement)
         if len(order) >= 4:
             break
     assert order == [flows[5], flows[0], flows[1], flows[2]]
@@ -48,21 +57,21 @@ def test_finished_go_before_half_open_before_idle() -> None:
 def test_half_open_cap_sheds_the_oldest_half_open() -> None:
     table, flows = filled(4, 100, half_open=4)
     assert table.to_shed() == [flows[0]]
-    table.established(flows[1])  # type: ignore[arg-type]
+    table.established(flows[1])
     assert table.to_shed() == []
 
 
 def test_a_full_table_sheds_a_share_of_the_longest_idle() -> None:
     table, flows = filled(128, 128)
     for flow in flows:
-        table.established(flow)  # type: ignore[arg-type]
+        table.established(flow)
     assert table.to_shed() == flows[:4]
 
 
 def test_a_replaced_flow_does_not_take_its_successor_away() -> None:
     table, [old] = filled(1, 10)
-    new = Flow(old.key)
-    table.add(new)  # type: ignore[arg-type]
-    table.remove(old)  # type: ignore[arg-type]
-    table.finish(old)  # type: ignore[arg-type]
+    new = carried(0)
+    table.add(new)
+    table.remove(old)
+    table.finish(old)
     assert table.flows[old.key] is new and not table.finished
