@@ -88,7 +88,7 @@ def run(options: argparse.Namespace) -> int:
     raise_descriptor_limit()
     with _query_log(options) as (emit, log):
         logged = log is not None or options.verbose
-        network = host_network(family=False)  # whether its clients have IPv6 is not known here
+        network = host_network(config, family=False)  # whether its clients have IPv6 is not known here
         server = DnsServer(config, emit=emit, logged=logged, network=network, watch_routes=True)
         server.run(
             on_ready=_say_ready,

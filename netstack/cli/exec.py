@@ -70,7 +70,7 @@ def run(options: argparse.Namespace) -> int:
         raise UsageError("no program given: netstack exec [options] -- CMD [ARG...]")
     config = without_collision(make_configuration(options))
     with event_output(options) as emit, pcap_tracer(options.pcap) as tracer:
-        runtime = LiveRuntime(config, emit=emit, codec=options.codec, network=host_network())
+        runtime = LiveRuntime(config, emit=emit, codec=options.codec, network=host_network(config))
         with Sandbox(config, offload=tracer is None) as sandbox:
             sandbox.start(command)  # before the limit is raised: the program keeps the limits it was given
             raise_descriptor_limit()

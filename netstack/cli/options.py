@@ -186,9 +186,10 @@ def make_configuration(options: argparse.Namespace, *, servers: tuple[str, ...] 
     )
 
 
-def host_network(*, family: bool = True) -> Network:
-    """The network as this host has it: its resolvers and, with `family`, whether there is IPv6 at all."""
-    return Network(servers=_nameservers(RESOLV_CONF), has_ipv6=has_ipv6() if family else None)
+def host_network(config: Config, *, family: bool = True) -> Network:
+    """The network as this host has it: resolvers, unless `config` names them, and with `family` whether it has IPv6."""
+    servers = () if config.dns.network_servers else _nameservers(RESOLV_CONF)
+    return Network(servers=servers, has_ipv6=has_ipv6() if family else None)
 
 
 def has_ipv6(path: str = IF_INET6) -> bool | None:

@@ -80,7 +80,7 @@ def run(options: argparse.Namespace) -> int:
         print(f"netstack: {problem}", file=sys.stderr)
     raise_descriptor_limit()
     with event_output(options) as emit, pcap_tracer(options.pcap) as tracer:
-        runtime = LiveRuntime(config, emit=emit, codec=options.codec, network=host_network())
+        runtime = LiveRuntime(config, emit=emit, codec=options.codec, network=host_network(config))
         device = _inherited(options) if options.fd is not None else _attached(options, config)
         if options.fd is None and options.mtu is None:
             config = runtime.config = _with_mtu_of(device.name, config)

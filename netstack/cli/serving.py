@@ -69,7 +69,7 @@ def reload_on_hangup(runtime: LiveRuntime, read: Callable[[], Config]) -> None:
             message = f"{problem} (the settings of before stay in force)"
             runtime.emit(EngineError(time.monotonic(), "config", message))
         else:
-            network = host_network()
+            network = host_network(config)
             runtime.change(lambda changes, now: changes.network_told(network, now))
 
     runtime.loop.add_signal_handler(

@@ -48,7 +48,7 @@ def server(monkeypatch):
 
 def test_without_options_it_listens_on_loopback_and_asks_the_hosts_resolvers(monkeypatch, capsys):
     monkeypatch.setattr(module, "host_resolvers", lambda: ("192.0.2.53",))
-    monkeypatch.setattr(module, "host_network", lambda family: Network(servers=("192.0.2.53",)))
+    monkeypatch.setattr(module, "host_network", lambda config, family: Network(servers=("192.0.2.53",)))
     assert main(["dns"]) == 0
     assert Server.made.config.server.listen == ("127.0.0.1:5354",)
     assert Server.made.config.dns.servers == ("192.0.2.53",)

@@ -18,6 +18,7 @@ from netstack.cli.options import (
     host_resolvers,
     make_configuration,
 )
+from netstack.config import Config, make_config
 from netstack.core.errors import NetstackError
 from netstack.core.events import EngineError, StateChanged
 from netstack.core.network import Network
@@ -108,9 +109,12 @@ def test_the_hosts_network(tmp_path, monkeypatch):
     resolv.write_text("nameserver 192.0.2.9\nnameserver fe80::1%eth0\n")
     monkeypatch.setattr(module, "RESOLV_CONF", str(resolv))
     monkeypatch.setattr(module, "has_ipv6", lambda: False)
-    assert host_network() == Network(servers=("192.0.2.9",), has_ipv6=False)
+    assert host_network(Config()) == Network(servers=("192.0.2.9",), has_ipv6=False)
     resolv.write_text("")
-    assert host_network(family=False) == Network()
+    assert host_network(Config(), family=False) == Network()
+    named = make_config({"dns": {"network_servers": ["192.0.2.8"]}})
+    resolv.write_text("nameserver 192.0.2.9\n")
+    assert host_network(named).servers == (), "those of the configuration are meant"
 
 
 def test_what_somebody_asked_for_is_said_each_time():
