@@ -18,43 +18,19 @@ asks for it again; only then does it turn out whether it may be used.
 
 from __future__ import annotations
 
-import struct
 from collections import OrderedDict, deque
 from collections.abc import Callable
 
 from netstack.core.ports import Resolver
 from netstack.core.record import recordclass
-from netstack.dns.edns import CLIENT_SUBNET, COOKIE, STALE_ANSWER, Edns, emit_opt, read_edns
-from netstack.dns.filter import read_answer
-from netstack.dns.message import (
-    AA,
-    AAAA,
-    CD,
-    FIXED,
-    HEADER,
-    HEADER_SIZE,
-    OPCODE,
-    OPT,
-    QR,
-    RD,
-    SOA,
-    TC,
-    A,
-    Question,
-    is_answer_to,
-    parse_question,
-    skip_name,
-)
-from netstack.dns.records import IN, emit_message, read_message, wire_name
+from netstack.dns.edns import CLIENT_SUBNET, STALE_ANSWER, Edns
+from netstack.dns.kept import NOERROR, NXDOMAIN, TTL, Entry, around, examine, is_of, patch, plain_query, read_query
+from netstack.dns.message import CD, HEADER_SIZE, TC, Question
+from netstack.dns.records import wire_name
 from netstack.dns.stage import Stage, earlier
 
 _AD = 0x0020
-_COUNTS = struct.Struct("!HHHH")
-_ONLY_A_QUESTION = b"\0\1" + bytes(6)  # the counts
-_TTL = struct.Struct("!I")
-_NOERROR, _NXDOMAIN = 0, 3
 _TC_OCTET = TC >> 8
-_NOT_KEPT = frozenset((0, OPT, *range(128, 256)))  # meta types and QTYPEs (RFC 6895 3.1)
 _MOST_VIEWS = 4  # spellings of one question
 _JOIN = 0.5  # seconds: who asks later than this after another gets tries of its own, not the rest of a back-off
 _MOST_ASKED = 8192  # upstream queries of this stage's own
@@ -62,8 +38,6 @@ _OVERHEAD = 900  # octets that an entry costs beside its octets (measured, CPyth
 _UNREAD_OVERHEAD = 450  # and an answer that was not read yet
 _VIEW_OVERHEAD = 350
 _OCTET = tuple(bytes((number,)) for number in range(256))
-# type and class of nearly all questions
-_ORDINARY = frozenset(kind.to_bytes(2, "big") + b"\0\1" for kind in (1, 2, 5, 6, 12, 15, 16, 28, 33, 64, 65))
 
 
 @recordclass(frozen=True, kw_only=True)
@@ -88,46 +62,36 @@ class CacheSettings:
     """An entry that was used this often is refreshed in its last tenth; 0 for never."""
 
 
-@recordclass(eq=False)
-class _Entry:
-    """One kept answer. `body` is its records without OPT, `ttls` offset in the body and TTL of each."""
-
-    key: bytes
-    flags: int
-    counts: tuple[int, int, int]
-    body: bytes
-    ttls: list[tuple[int, int]]
-    stored: float
-    expires: float
-    fresh_until: float  # until when a hit needs no thought
-    ask: bytes  # the query that refreshes it
-    subnet: bytes  # the client subnet option as upstream returned it
-    octets: int
-    views: list[bytes]
-    patched: bytes
-    age: int = 0  # of `patched`
-    hits: int = 0
-    failing: bool = False
-    recheck_at: float = 0.0
-
-
 _Unread = tuple[bytes, bytes, float, int]  # query, answer, when it came, octets; the collector ignores such a tuple
-_View = tuple[_Entry, bytes, bytes]  # what comes before and behind the records
+_View = tuple[Entry, bytes, bytes]  # what comes before and behind the records
 
 
-@recordclass(eq=False)
 class _Asked:
     """An upstream query of this stage. `waiting` holds the callers' tokens with the ids that they used."""
 
-    token: int
-    at: float
-    message: bytes
-    question: Question
-    edns: Edns | None
-    key: bytes
-    raw: bytes
-    waiting: dict[int, bytes]
-    stale: _Entry | None = None
+    __slots__ = ("at", "edns", "key", "message", "question", "raw", "stale", "token", "waiting")
+
+    def __init__(
+        self,
+        token: int,
+        at: float,
+        message: bytes,
+        question: Question,
+        edns: Edns | None,
+        key: bytes,
+        raw: bytes,
+        waiting: dict[int, bytes],
+        stale: Entry | None,
+    ) -> None:
+        self.token = token
+        self.at = at
+        self.message = message
+        self.question = question
+        self.edns = edns
+        self.key = key
+        self.raw = raw
+        self.waiting = waiting
+        self.stale = stale
 
 
 class CacheStage(Stage):
@@ -148,7 +112,7 @@ class CacheStage(Stage):
         super().__init__(inner)
         self._settings = settings or CacheSettings()
         self._scope = scope
-        self._entries: OrderedDict[bytes, _Entry | _Unread] = OrderedDict()  # least recently used first
+        self._entries: OrderedDict[bytes, Entry | _Unread] = OrderedDict()  # least recently used first
         self._views: dict[bytes, _View] = {}
         self._asked: dict[int, _Asked] = {}
         self._by_raw: dict[bytes, _Asked] = {}
@@ -171,13 +135,13 @@ class CacheStage(Stage):
             if now < hit.fresh_until:
                 age = int(now - hit.stored)
                 if age != hit.age:
-                    _patch(hit, age)
+                    patch(hit, age)
                 hit.hits += 1
                 self.hits += 1
                 self._entries.move_to_end(hit.key)
                 self.owner.on_answer(token, message[:2] + head + hit.patched + tail, now)
                 return
-        read = _read_query(message)
+        read = read_query(message)
         if read is None or len(self._asked) >= _MOST_ASKED:
             self.inner.query(token, message, now, over_tcp)
             return
@@ -187,9 +151,9 @@ class CacheStage(Stage):
         else:
             key = self._key(message, question, edns)
         found = self._entries.get(key)
-        entry: _Entry | None = None
+        entry: Entry | None = None
         if found is not None:
-            entry = found if isinstance(found, _Entry) else self._open(key, found)
+            entry = found if isinstance(found, Entry) else self._open(key, found)
         if entry is not None:
             if now < entry.expires:
                 self._hit(token, message, question, edns, entry, now)
@@ -219,7 +183,7 @@ class CacheStage(Stage):
         return key if subnet is None else key + subnet
 
     def _hit(
-        self, token: int, message: bytes, question: Question, edns: Edns | None, entry: _Entry, now: float
+        self, token: int, message: bytes, question: Question, edns: Edns | None, entry: Entry, now: float
     ) -> None:
         """A hit by its key: a first spelling, options, or the last tenth of its time."""
         self.hits += 1
@@ -227,8 +191,8 @@ class CacheStage(Stage):
         self._entries.move_to_end(entry.key)
         age = int(now - entry.stored)
         if age != entry.age:
-            _patch(entry, age)
-        head, tail = _around(message, question, edns, entry)
+            patch(entry, age)
+        head, tail = around(message, question, edns, entry)
         if now >= entry.fresh_until:
             entry.fresh_until = entry.expires
             popular = self._settings.prefetch_hits
@@ -239,7 +203,7 @@ class CacheStage(Stage):
             self._keep_view(message[2:], entry, head, tail)
         self.owner.on_answer(token, message[:2] + head + entry.patched + tail, now)
 
-    def _keep_view(self, raw: bytes, entry: _Entry, head: bytes, tail: bytes) -> None:
+    def _keep_view(self, raw: bytes, entry: Entry, head: bytes, tail: bytes) -> None:
         if self._entries.get(entry.key) is not entry:  # flushed by the refresh that this hit caused
             return
         if len(entry.views) >= _MOST_VIEWS:
@@ -248,25 +212,25 @@ class CacheStage(Stage):
         entry.views.append(raw)
         self._grow(entry, _view_octets(raw))
 
-    def _drop_view(self, entry: _Entry, raw: bytes) -> None:
+    def _drop_view(self, entry: Entry, raw: bytes) -> None:
         entry.views.remove(raw)
         self._views.pop(raw, None)
         self._grow(entry, -_view_octets(raw))
 
-    def _grow(self, entry: _Entry, octets: int) -> None:
+    def _grow(self, entry: Entry, octets: int) -> None:
         entry.octets += octets
         self.octets += octets
         if octets > 0:
             self._make_room()
 
     def _tell_stale(
-        self, token: int, message: bytes, question: Question, edns: Edns | None, entry: _Entry, now: float
+        self, token: int, message: bytes, question: Question, edns: Edns | None, entry: Entry, now: float
     ) -> None:
         self.stale_answers += 1
-        head, tail = _around(message, question, edns, entry, STALE_ANSWER)
+        head, tail = around(message, question, edns, entry, STALE_ANSWER)
         body = bytearray(entry.body)
         for offset, _ in entry.ttls:
-            _TTL.pack_into(body, offset, self._settings.stale_ttl)
+            TTL.pack_into(body, offset, self._settings.stale_ttl)
         self.owner.on_answer(token, message[:2] + head + bytes(body) + tail, now)
 
     # --- asking upstream ---
@@ -279,7 +243,7 @@ class CacheStage(Stage):
         question: Question,
         edns: Edns | None,
         key: bytes,
-        stale: _Entry | None,
+        stale: Entry | None,
         now: float,
         over_tcp: bool,
     ) -> None:
@@ -300,13 +264,13 @@ class CacheStage(Stage):
             self._stale_at.append((now + self._settings.stale_after, own))
         self.inner.query(own, message, now, over_tcp)
 
-    def _refresh(self, entry: _Entry, now: float) -> None:
+    def _refresh(self, entry: Entry, now: float) -> None:
         """Ask again what gave `entry`, with nobody waiting."""
         message = entry.ask
         raw = message[2:]
         if raw in self._by_raw or len(self._asked) >= _MOST_ASKED:
             return
-        read = _read_query(message)
+        read = read_query(message)
         if read is not None:
             own = self.own_token()
             stale = entry if self._settings.stale else None
@@ -344,7 +308,7 @@ class CacheStage(Stage):
             self.owner.on_answer(token, message, now)
             return
         stale = asked.stale
-        if len(message) >= HEADER_SIZE and message[3] & 0xF not in (_NOERROR, _NXDOMAIN) and stale is not None:
+        if len(message) >= HEADER_SIZE and message[3] & 0xF not in (NOERROR, NXDOMAIN) and stale is not None:
             self._fall_back(asked, stale, now)  # RFC 8767 4: other codes do not replace what was known
             return
         self._keep(asked, message, now)
@@ -368,12 +332,12 @@ class CacheStage(Stage):
             for waiting in asked.waiting:
                 self.owner.on_failure(waiting, why, now)
 
-    def _fall_back(self, asked: _Asked, stale: _Entry, now: float) -> None:
+    def _fall_back(self, asked: _Asked, stale: Entry, now: float) -> None:
         stale.failing = True
         stale.recheck_at = now + self._settings.stale_recheck
         self._tell_all_stale(asked, stale, now)
 
-    def _tell_all_stale(self, asked: _Asked, stale: _Entry, now: float) -> None:
+    def _tell_all_stale(self, asked: _Asked, stale: Entry, now: float) -> None:
         waiting, asked.waiting = asked.waiting, {}
         rest = asked.message[2:]
         for token, ident in waiting.items():
@@ -390,7 +354,7 @@ class CacheStage(Stage):
                 self._remove(key, old)
                 self._entries[key] = entry
                 self.octets += entry.octets
-        elif len(message) >= HEADER_SIZE and not message[2] & _TC_OCTET and message[3] & 0xF in (_NOERROR, _NXDOMAIN):
+        elif len(message) >= HEADER_SIZE and not message[2] & _TC_OCTET and message[3] & 0xF in (NOERROR, NXDOMAIN):
             octets = _UNREAD_OVERHEAD + len(message) + len(key) + len(asked.message)
             if octets > self._settings.octets >> 3:
                 return
@@ -399,10 +363,10 @@ class CacheStage(Stage):
         if self.octets > self._settings.octets:
             self._make_room()
 
-    def _open(self, key: bytes, unread: _Unread) -> _Entry | None:
+    def _open(self, key: bytes, unread: _Unread) -> Entry | None:
         """Read an answer that was put away; None, and it is forgotten, when it must not be used."""
         message, answer, stored, _ = unread
-        read = _read_query(message)
+        read = read_query(message)
         entry = None if read is None else self._entry(key, message, *read, answer, stored)
         if entry is None:
             self._remove(key, unread)
@@ -415,9 +379,10 @@ class CacheStage(Stage):
 
     def _entry(
         self, key: bytes, message: bytes, question: Question, edns: Edns | None, answer: bytes, stored: float
-    ) -> _Entry | None:
+    ) -> Entry | None:
         """What `answer` to the query `message` says; None when it must not be kept."""
-        found = _examine(answer, question, message, self._settings)
+        settings = self._settings
+        found = examine(answer, question, message, settings.ttl_max, settings.negative_max)
         if found is None:
             return None
         flags, counts, body, ttls, lifetime, opt = found
@@ -431,12 +396,9 @@ class CacheStage(Stage):
             return None
         expires = stored + lifetime
         fresh_until = expires - lifetime / 10 if lifetime >= 10 and self._settings.prefetch_hits else expires
-        entry = _Entry(
-            key, flags, counts, body, ttls, stored, expires, fresh_until, _plain_query(message, edns), subnet, octets,
-            [], body, age=0,
-        )  # fmt: skip
-        _patch(entry, 0)
-        return entry
+        return Entry(
+            key, flags, counts, body, ttls, stored, expires, fresh_until, plain_query(message, edns), subnet, octets
+        )
 
     # --- size, time, change ---
 
@@ -445,9 +407,9 @@ class CacheStage(Stage):
             self._remove(*next(iter(self._entries.items())))
             self.evictions += 1
 
-    def _remove(self, key: bytes, entry: _Entry | _Unread) -> None:
+    def _remove(self, key: bytes, entry: Entry | _Unread) -> None:
         del self._entries[key]
-        if not isinstance(entry, _Entry):
+        if not isinstance(entry, Entry):
             self.octets -= entry[3]
             return
         for raw in entry.views:
@@ -464,7 +426,7 @@ class CacheStage(Stage):
         if wire is None:
             return below
         everything = not name
-        gone = [each for each in self._entries.items() if everything or _is_of(each[0], wire, subtree)]
+        gone = [each for each in self._entries.items() if everything or is_of(each[0], wire, subtree)]
         for key, entry in gone:
             self._remove(key, entry)
         for asked in self._asked.values():
@@ -501,152 +463,6 @@ class CacheStage(Stage):
             if asked is not None and asked.stale is not None and asked.waiting:
                 self._fall_back(asked, asked.stale, now)
         self.inner.on_timeout(now)
-
-
-# --- messages ---
-
-
-def _read_query(message: bytes) -> tuple[Question, Edns | None] | None:
-    """Question and EDNS of a query whose answer may be kept; None for any other."""
-    if len(message) < HEADER_SIZE:
-        return None
-    if message[4:HEADER_SIZE] == _ONLY_A_QUESTION and message[2] & 0xFB == 1:  # nearly all: RD, not QR, OPCODE or TC
-        question = parse_question(message)
-        if question is not None and len(message) == HEADER_SIZE + len(question.wire):
-            wire = question.wire
-            if wire[-4:] in _ORDINARY:
-                return question, None
-    _, flags, questions, answers, authorities, additionals = HEADER.unpack_from(message)
-    if flags & (QR | OPCODE | TC | RD) != RD or (questions, answers, authorities) != (1, 0, 0) or additionals > 1:
-        return None
-    question = parse_question(message)
-    if question is None or question.cls != IN or question.type in _NOT_KEPT:
-        return None
-    at = HEADER_SIZE + len(question.wire)
-    if not additionals:
-        return (question, None) if at == len(message) else None
-    edns = read_edns(message, at)
-    if edns is None or message[edns.at + 6] or edns.end != len(message):  # TSIG, another version, more behind it
-        return None
-    return question, edns
-
-
-def _plain_query(message: bytes, edns: Edns | None) -> bytes:
-    """The query without what belongs to one client only (a cookie, padding); with its subnet."""
-    if edns is None or not edns.options:
-        return message
-    subnet = edns.option(CLIENT_SUBNET)
-    kept = b"" if subnet is None else CLIENT_SUBNET.to_bytes(2, "big") + len(subnet).to_bytes(2, "big") + subnet
-    return message[: edns.at] + emit_opt(edns.dnssec_ok, kept)
-
-
-def _around(
-    message: bytes, question: Question, edns: Edns | None, entry: _Entry, extra: bytes = b""
-) -> tuple[bytes, bytes]:
-    """What goes before (without the id) and behind the records of `entry` for this client."""
-    answers, authorities, additionals = entry.counts
-    tail = b""
-    if edns is not None:
-        options = extra
-        if edns.options:
-            options += entry.subnet
-            cookie = edns.option(COOKIE)
-            if cookie is not None and len(cookie) >= 16:  # RFC 7873 5.3: who sent a server cookie wants one back
-                options += COOKIE.to_bytes(2, "big") + len(cookie).to_bytes(2, "big") + cookie
-        tail = emit_opt(edns.dnssec_ok, options)
-        additionals += 1
-    flags = entry.flags | RD | message[3] & CD
-    head = flags.to_bytes(2, "big") + _COUNTS.pack(1, answers, authorities, additionals) + question.wire
-    return head, tail
-
-
-def _patch(entry: _Entry, age: int) -> None:
-    """Make `entry.patched` the records as they are `age` seconds later."""
-    body = bytearray(entry.body)
-    pack = _TTL.pack_into
-    for offset, ttl in entry.ttls:
-        pack(body, offset, ttl - age if ttl > age else 0)
-    entry.patched = bytes(body)
-    entry.age = age
-
-
-def _examine(
-    message: bytes, question: Question, query: bytes, settings: CacheSettings
-) -> tuple[int, tuple[int, int, int], bytes, list[tuple[int, int]], int, bytes] | None:
-    """Flags, counts, records without OPT, TTLs, lifetime and OPT of an answer; None when it must not be kept."""
-    if not is_answer_to(message, query[0] << 8 | query[1], question):
-        return None
-    _, flags, questions, *counts = HEADER.unpack_from(message)
-    if flags & TC or not questions or flags & 0xF not in (_NOERROR, _NXDOMAIN):
-        return None
-    base = at = HEADER_SIZE + len(question.wire)
-    size, wanted = len(message), question.type
-    ttls: list[tuple[int, int]] = []
-    opt_at = -1
-    positive, simple = False, True
-    negative = -1
-    lifetime = settings.ttl_max
-    for section, count in enumerate(counts):
-        for _ in range(count):
-            name_end = at + 2 if at < size and message[at] >= 0xC0 else skip_name(message, at)
-            if name_end < 0 or name_end + 10 > size or (opt_at >= 0 and section < 2):
-                return None
-            kind, cls, ttl, length = FIXED.unpack_from(message, name_end)
-            end = name_end + 10 + length
-            if end > size or (ttl > 0x7FFFFFFF and kind != OPT):  # RFC 2181 8: as if it were 0
-                return None
-            if kind == OPT:
-                if section < 2 or opt_at >= 0 or message[name_end + 4]:  # an extended RCODE
-                    return None
-                opt_at = at
-            else:
-                if opt_at >= 0:
-                    return _examine(_without_opt(message), question, query, settings)
-                if section == 0:
-                    positive = positive or (kind == wanted and cls == IN)
-                    simple = simple and kind in (A, AAAA) and length == (4 if kind == A else 16)
-                elif section == 1 and kind == SOA and length >= 22:
-                    negative = min(ttl, int.from_bytes(message[end - 4 : end], "big"))
-                    if not positive:
-                        ttl = negative  # RFC 2308 5
-                ttls.append((name_end + 4 - base, ttl))
-                if ttl < lifetime:
-                    lifetime = ttl
-            at = end
-    if not positive or flags & 0xF:
-        if negative < 0:
-            return None  # RFC 2308 5: without SOA it should not be kept
-        lifetime = min(lifetime, settings.negative_max)
-    if lifetime <= 0 or not (simple or read_answer(message, question)):
-        return None
-    body_end = at if opt_at < 0 else opt_at
-    if opt_at >= 0:
-        counts[2] -= 1
-    opt = b"" if opt_at < 0 else message[opt_at:at]
-    kept = flags & ~(AA | TC | RD | CD)
-    ttl_max = settings.ttl_max
-    capped = [(offset, ttl if ttl < ttl_max else ttl_max) for offset, ttl in ttls]
-    return kept, (counts[0], counts[1], counts[2]), message[base:body_end], capped, lifetime, opt
-
-
-def _without_opt(message: bytes) -> bytes:
-    """`message` written anew without its OPT record, which stood before others; nothing when that cannot be read."""
-    whole = read_message(message)
-    if whole is None:
-        return b""
-    whole.sections[2][:] = [record for record in whole.sections[2] if record.kind != OPT]
-    return emit_message(whole)
-
-
-def _is_of(key: bytes, wire: bytes, subtree: bool) -> bool:
-    """True when the entry with `key` is for the name `wire`, or with `subtree` for one under it."""
-    at = 0
-    while True:
-        if key.startswith(wire, at):
-            return True
-        if not subtree or not key[at]:
-            return False
-        at += 1 + key[at]
 
 
 def _view_octets(raw: bytes) -> int:

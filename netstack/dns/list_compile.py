@@ -5,6 +5,7 @@ Refuses to know: how lists are written by people (`list_text`), looking up.
 
 Works level by level from the top, because an entry holds its parent's position. All work on names is done in plain
 loops over octets and integers: one million names take seconds and some hundred MB, so a phone is given the file.
+Where programs can be started, a large text is compiled by another process, which takes that memory with it.
 """
 
 from __future__ import annotations
@@ -12,11 +13,11 @@ from __future__ import annotations
 import gc
 import mmap
 import os
+import sys
 from array import array
 from collections import defaultdict
 from collections.abc import Iterable
 from itertools import accumulate
-from sys import byteorder
 from zlib import crc32
 
 from netstack.dns.blocklist import (
@@ -43,6 +44,19 @@ _MOST_IN_BUCKET = 4  # entries, on average
 _MOST_BUCKET_BITS = 24
 _LIMB = (1 << 64) - 1
 _LARGE = 262_144
+_LARGE_TEXT = 1_048_576  # octets from which another process is worth its start
+_COMPILE_APART = """
+import sys
+path, *sys.path = sys.argv[1:]
+from netstack.dns.list_compile import compile_files
+import os
+sys.stdout.buffer.write(compile_files([path])[0])
+sys.stdout.flush()
+try:
+    os.fsync(1)  # clean pages of a file cost the process that maps them nothing
+except OSError:
+    pass
+"""
 _SEEDS = 8
 _CROWDED = 64  # entries above the average from which on another multiplier is tried
 
@@ -162,7 +176,7 @@ class _Writer:
 def _moved(index: array[int], start: int) -> bytes:
     """A table's index, when the body begins at `start`."""
     moved = array("I", [offset + start for offset in index])
-    if byteorder == "big":
+    if sys.byteorder == "big":
         moved.byteswap()
     return moved.tobytes()
 
@@ -188,7 +202,7 @@ def _packed(values: list[int], width: int) -> bytes:
     at = width
     while True:
         limb = array("Q", values if at <= 8 else [value & _LIMB for value in values])
-        if byteorder == "little":
+        if sys.byteorder == "little":
             limb.byteswap()
         octets = limb.tobytes()
         columns = min(at, 8)
@@ -248,10 +262,15 @@ def load_list(path: str) -> NameList:
     try:
         with open(path, "rb") as file:
             start = file.read(len(MAGIC))
+            size = os.fstat(file.fileno()).st_size
     except OSError as problem:
         raise ListError(f"{path}: cannot be read: {problem.strerror}") from None
     if is_compiled(start):
         return open_list(path)
+    if size >= _LARGE_TEXT:
+        apart = _compiled_apart(path)
+        if apart is not None:
+            return apart
     return NameList(_aside(compile_files([path])[0]), path, verify=False)
 
 
@@ -268,3 +287,26 @@ def _aside(data: bytes) -> bytes | mmap.mmap:
             return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     except OSError:  # no such place on this device, or it is full
         return data
+
+
+def _compiled_apart(path: str) -> NameList | None:
+    """A text compiled by another Python, whose memory goes with it, into a file without a name, mapped.
+
+    None when there is no other Python to be had, no place for the file, or anything wrong with the text.
+    """
+    python = sys.executable or ""
+    if "python" not in os.path.basename(python).lower() or not hasattr(os, "posix_spawn"):  # part of an app
+        return None
+    import tempfile
+
+    try:
+        with tempfile.TemporaryFile() as file:
+            command = [python, "-I", "-S", "-c", _COMPILE_APART, os.path.abspath(path), *sys.path]
+            output = [(os.POSIX_SPAWN_DUP2, file.fileno(), 1), (os.POSIX_SPAWN_OPEN, 2, os.devnull, os.O_WRONLY, 0)]
+            child = os.posix_spawn(python, command, os.environ, file_actions=output)
+            _, status = os.waitpid(child, 0)
+            if status:
+                return None
+            return NameList(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ), path, verify=False)
+    except (OSError, ValueError, ListError):
+        return None

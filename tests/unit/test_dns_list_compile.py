@@ -82,3 +82,24 @@ def test_names_that_are_chosen_to_crowd_one_place_are_spread() -> None:
     compiled = NameList(compile_names(names))
     assert all(compiled.match(name.split(b".")) == BLOCKED for name in names)
     assert compiled.octets < 15 * len(names)
+
+
+def test_a_larger_text_is_compiled_by_another_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "text").write_text("\n".join(f"name-number-{number}.test" for number in range(60_000)))
+    here = []
+
+    def compile_here(paths):  # type: ignore[no-untyped-def]
+        here.extend(paths)
+        return compile_files(paths)
+
+    monkeypatch.setattr("netstack.dns.list_compile.compile_files", compile_here)
+    kept = load_list(str(tmp_path / "text"))
+    assert here == [] and kept.blocks("name-number-59999.test") and kept.verify() and len(kept) == 60_000
+    monkeypatch.setattr("sys.executable", "/usr/bin/some-app")
+    assert load_list(str(tmp_path / "text")).blocks("name-number-7.test") and len(here) == 1
+
+
+def test_what_is_wrong_with_a_larger_text_is_said(tmp_path: Path) -> None:
+    (tmp_path / "text").write_text("/no/list/at/all?\n" * 100_000)
+    with pytest.raises(ListError, match="not a list of names"):
+        load_list(str(tmp_path / "text"))
