@@ -133,8 +133,8 @@ newServer({{address="127.0.0.1:{behind}"}}):setUp()
 class QuicServer:
     """A DoQ server on aioquic's own asyncio part; `mode`: good, slow, garbage, truncated, reset, close."""
 
-    def __init__(self, certificate: tuple[Path, Path], port: int = 0) -> None:
-        self.port = port or free_port()
+    def __init__(self, certificate: tuple[Path, Path], port: int = 0, *, host: str = "127.0.0.1") -> None:
+        self.host, self.port = host, port or free_port()
         self.mode = "good"
         self.handshakes = 0
         self.queries = 0
@@ -157,7 +157,7 @@ class QuicServer:
 
         async def start() -> Any:
             return await serve(
-                "127.0.0.1", self.port, configuration=configuration, create_protocol=self._protocol(),
+                self.host, self.port, configuration=configuration, create_protocol=self._protocol(),
                 session_ticket_handler=lambda ticket: tickets.__setitem__(ticket.ticket, ticket),
                 session_ticket_fetcher=lambda label: tickets.pop(label, None),
             )  # fmt: skip
