@@ -137,8 +137,7 @@ class TcpFlow:
                 self.app_finished = True
                 self._half_closed()
                 if not self.pending and self.stream is not None:
-                    self.stream.shutdown_write()
-                    self._release_stream_if_done(now)
+                    self._finish_writing(self.stream, now)
             elif kind is Reset:
                 self.finish("reset-by-app", now, abort=True)
             elif kind is TimedOut:
@@ -216,8 +215,7 @@ class TcpFlow:
             self._took(sent, now)
         socket.watch(readable=self.reading, writable=False)
         if self.app_finished:
-            socket.shutdown_write()
-            self._release_stream_if_done(now)
+            self._finish_writing(socket, now)
 
     def _connected(self, socket: Stream, now: float) -> None:
         error = socket.connect_error()
@@ -289,6 +287,12 @@ class TcpFlow:
         self.reading = False
         socket.watch(readable=False, writable=bool(self.pending))
         connection.close(now)
+        self._release_stream_if_done(now)
+
+    def _finish_writing(self, stream: Stream, now: float) -> None:
+        """Everything from the app has gone to the socket, and its FIN follows."""
+        if not self.peer_finished:  # else closing, which comes next, sends it
+            stream.shutdown_write()
         self._release_stream_if_done(now)
 
     def _half_closed(self) -> None:

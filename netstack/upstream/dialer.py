@@ -28,6 +28,7 @@ Protect = Callable[[int], bool]
 
 _FAMILY = {4: socket.AF_INET, 6: socket.AF_INET6}
 _LINUX = sys.platform.startswith(("linux", "android"))
+_NONBLOCK: int = getattr(socket, "SOCK_NONBLOCK", 0)  # not on Apple's systems
 _SOL_RAW, _SOL_ICMPV6 = 255, 58
 _ICMP_FILTER = 1
 _UNDER_WAY = frozenset({0, errno.EINPROGRESS, errno.EWOULDBLOCK, errno.EALREADY, errno.EINTR})
@@ -114,7 +115,7 @@ class SocketDialer:
 
     def _open(self, family: int, kind: int, protocol: int) -> socket.socket:
         try:
-            sock = socket.socket(family, kind, protocol)
+            sock = socket.socket(family, kind | _NONBLOCK, protocol)
         except OSError as problem:
             raise DialError(f"no socket to be had: {problem.strerror}", problem.errno or 0) from problem
         if self._protect is not None:
@@ -126,5 +127,6 @@ class SocketDialer:
             if not protected:
                 sock.close()
                 raise ProtectError("the host refused to protect a socket")
-        sock.setblocking(False)
+        if not _NONBLOCK:
+            sock.setblocking(False)
         return sock
