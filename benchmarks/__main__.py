@@ -16,7 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from benchmarks import codec, crowd, footprint, live, machine, plot, replay, report
+from benchmarks import codec, crowd, footprint, live, machine, plot, replay, report, resolver
 from benchmarks.topology import Topology
 from netstack.codec import load
 
@@ -121,7 +121,22 @@ class Bench:
         return f"{head}\n\n{report.live_table(found['peers'])}"
 
 
-PARTS: tuple[str, ...] = ("codec", "machine", "relay", "flows", "dns", "replay", "footprint", "live")
+    def resolver(self) -> str:
+        """The resolver beside dnsmasq and unbound, through a device, and with block lists."""
+        lists = resolver.measure_lists(100_000 if self.quick else 1_000_000, self.say)
+        found = self.results["resolver"] = {"lists": lists}
+        shown = [f"block lists of {lists['names']:,} names\n\n{resolver.show_lists(lists)}"]
+        why = resolver.why_not()
+        if why:
+            self.notes.append(f"resolver beside others: {why}")
+        else:
+            servers = found["servers"] = resolver.measure_servers(self.rounds, 1.0 if self.quick else 2.0, self.say)
+            self.notes += [f"resolver {name}: {why}" for name, why in servers["skipped"].items()]
+            shown.insert(0, f"dnsperf -c 4 -q 100, medians of {self.rounds}\n\n{resolver.show_servers(servers)}")
+        return "\n\n".join(shown)
+
+
+PARTS: tuple[str, ...] = ("codec", "machine", "relay", "flows", "dns", "replay", "footprint", "live", "resolver")
 
 
 def draw(results: dict[str, Any], where: Path) -> list[Path]:

@@ -79,6 +79,21 @@ figures["blocked"] = [sum(map(bool, map(match, labels))) for labels in asked]
 print(json.dumps(figures))
 """
 
+_TEXT = """
+import sys, time, json
+sys.path.insert(0, sys.argv[1])
+from netstack.dns.list_compile import load_list
+def dirty():
+    for line in open("/proc/self/smaps_rollup"):
+        if line.startswith("Private_Dirty:"):
+            return int(line.split()[1]) / 1024
+before = dirty()
+begin = time.perf_counter()
+names = load_list(sys.argv[2])
+taken = time.perf_counter() - begin
+print(json.dumps({"text_start_s": taken, "text_private_mib": dirty() - before, "text_names": len(names)}))
+"""
+
 
 def make_names(count: int, seed: int = 1) -> list[str]:
     """Names as block lists have them: domains of their own, and many below a few."""
@@ -113,6 +128,7 @@ def measure(count: int, place: Path, *, asked: int = 50_000) -> dict[str, Any]:
         (place / kind).write_text("\n".join(sample))
     figures = _run(_COMPILE, ROOT, text, compiled)
     figures |= _run(_ASK, ROOT, compiled, *(place / kind for kind in samples))
+    figures |= _run(_TEXT, ROOT, text)
     blocked = figures.pop("blocked")
     if blocked != [len(listed), len(listed), 0]:
         raise RuntimeError(f"wrong answers: {blocked} of {[len(each) for each in samples.values()]} are blocked")
@@ -145,6 +161,7 @@ def main() -> None:
         print(f"{name:20} {figures[name]:8.2f}   target {target:g}, stretch {stretch:g}")
     print("look-up, us: " + ", ".join(f"{kind} {figures[kind]:.2f}" for kind in ("listed", "below", "absent")))
     print(f"compilation: {figures['compile_peak_mib']:.0f} MiB at most")
+    print(f"the text itself: {figures['text_start_s']:.1f} s, then {figures['text_private_mib']:.1f} MiB private dirty")
     if options.json:
         Path(options.json).write_text(json.dumps(figures, indent=1, sort_keys=True))
 

@@ -194,18 +194,33 @@ def latency(port: int, count: int, tag: str) -> float:
     return statistics.median(taken) * 1e6
 
 
+def dnsperf(host: str, port: int, seconds: float, names: str, *rest: str) -> list[str]:
+    """The command of the load."""
+    return ["dnsperf", "-s", host, "-p", str(port), "-d", names, "-c", "4", "-q", "100", "-l", str(seconds), *rest]
+
+
 def rate(port: int, names: str, seconds: float, *, once: bool = False) -> float:
     """Queries a second by dnsperf; a lost query is an error."""
-    command = ["dnsperf", "-s", HOST, "-p", str(port), "-d", names, "-c", "4", "-q", "100", "-l", str(seconds)]
-    shown = subprocess.run(
-        [*command, *(["-n", "1"] if once else [])], capture_output=True, text=True, check=True
-    ).stdout
+    return perf(dnsperf(HOST, port, seconds, names, *(["-n", "1"] if once else [])))
+
+
+def perf(command: list[str]) -> float:
+    """Queries a second that a command with dnsperf reports."""
+    shown = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT).stdout
     lost = re.search(r"Queries lost:\s+(\d+)", shown)
     codes = re.search(r"Response codes:\s+(.*)", shown)
     found = re.search(r"Queries per second:\s+([\d.]+)", shown)
     if found is None or lost is None or int(lost[1]) or codes is None or "NOERROR" not in codes[1] or "," in codes[1]:
-        raise RuntimeError(f"dnsperf on port {port}: {shown[-600:]}")
+        raise RuntimeError(f"{' '.join(command[:4])} ...: {shown[-600:]}")
     return float(found[1])
+
+
+def why_no_tunnel() -> str:
+    """Why `netstack exec` cannot run here; empty when it can."""
+    tried = subprocess.run(
+        [sys.executable, "-m", "netstack", "exec", "--", "true"], capture_output=True, text=True, cwd=ROOT
+    )
+    return tried.stderr.strip().rpartition("\n")[2] if tried.returncode else ""
 
 
 def memory(pid: int) -> float:
@@ -270,6 +285,17 @@ class Run:
                     self.keep(name, "uncached", rate(port, self.fresh(f"e{number}"), self.seconds, once=True))
                     self.keep(name, "memory", memory(pid))
 
+    def tunnel(self) -> None:
+        """`netstack exec` with dnsperf behind it: every query a packet, every answer's addresses leased first."""
+        for number in range(self.rounds):
+            upstream = f"udp://{HOST}:{self.place.plain}"
+            for what, options, load in (
+                ("cached", ["--cache", "on"], [self.few]),
+                ("uncached", ["--cache", "off"], [self.fresh(f"t{number}"), "-n", "1"]),
+            ):
+                command = [sys.executable, "-m", "netstack", "exec", "--upstream", upstream, *options, "--"]
+                self.keep("netstack exec", what, perf([*command, *dnsperf("10.0.0.1", 53, self.seconds, *load)]))
+
     def medians(self) -> dict[str, dict[str, float]]:
         """Forwarder -> figure -> median of the rounds."""
         return {
@@ -292,6 +318,9 @@ def ratios(found: dict[str, dict[str, float]]) -> dict[str, float]:
         dot = found["netstack, DoT"]["uncached"]
         shown["DoT / unbound's DoT"] = dot / found["unbound, DoT"]["uncached"]
         shown["DoT / DoH"] = dot / found["netstack, DoH"]["uncached"]
+    if "netstack exec" in found:
+        for what in ("cached", "uncached"):
+            shown[f"{what} through a packet device / on loopback"] = found["netstack exec"][what] / ours[what]
     return shown
 
 
@@ -311,7 +340,7 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=4.0, help="of each measurement (default 4)")
     parser.add_argument("--rounds", type=int, default=3, help="of all forwarders (default 3)")
     parser.add_argument("--json", metavar="FILE", help="write the figures")
-    parser.add_argument("--plain-only", action="store_true", help="leave DoT and DoH out")
+    parser.add_argument("--plain-only", action="store_true", help="leave DoT, DoH and the packet device out")
     options = parser.parse_args()
     missing = [program for program in PROGRAMS if shutil.which(program) is None]
     if missing:
@@ -325,6 +354,8 @@ def main() -> int:
         run.plain()
         if not options.plain_only:
             run.encrypted()
+            if not why_no_tunnel():
+                run.tunnel()
     found = run.medians()
     print(table(found))
     print()

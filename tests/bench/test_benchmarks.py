@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import __main__ as program
-from benchmarks import crowd, live, machine, plot, replay, report, topology
+from benchmarks import crowd, live, machine, plot, replay, report, resolver, topology
 from benchmarks.timing import median_ns
 
 RESULTS = {
@@ -147,3 +147,17 @@ def test_unknown_parts_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         program.parse(["--only", "nothing"])
     assert "invalid choice" in capsys.readouterr().err
+
+
+def test_a_figure_of_the_resolver_is_judged_by_target_and_stretch() -> None:
+    figures = {"cached / dnsmasq": 1.2, "uncached / dnsmasq": 0.5, "DoT / DoH": 1.6, "added p50, ms": 0.1}
+    lines = resolver.targets(resolver.TARGETS, figures).splitlines()[2:]
+    verdicts = [line.split("|")[-2].strip() for line in lines]
+    assert verdicts == ["stretch met", "met", "missed", "stretch met"], "what was not measured is left out"
+
+
+def test_the_servers_of_the_resolver_are_left_out_with_a_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("shutil.which", lambda program: None if program == "dnsmasq" else f"/bin/{program}")
+    assert resolver.why_not() == "needs dnsmasq"
+    monkeypatch.setattr("shutil.which", lambda program: f"/bin/{program}")
+    assert resolver.why_not() == ""
