@@ -54,7 +54,7 @@ class UdpSocket:
                  "_to", "error_pending", "owner")  # fmt: skip
 
     def __init__(
-        self, sock: socket.socket, poller: Poller, owner: SocketOwner, room: memoryview | None = None, version: int = 0
+        self, sock: socket.SocketType, poller: Poller, owner: SocketOwner, room: memoryview | None = None, version: int = 0
     ) -> None:
         """`room` receives datagrams; 64 KiB that all sockets of one thread may share. `version`: IP, if known."""
         self.owner = owner
@@ -195,7 +195,7 @@ class RawEchoSocket(UdpSocket):
     __slots__ = ("_identifier",)
 
     def __init__(
-        self, sock: socket.socket, poller: Poller, owner: SocketOwner, identifier: int, room: memoryview | None = None
+        self, sock: socket.SocketType, poller: Poller, owner: SocketOwner, identifier: int, room: memoryview | None = None
     ) -> None:
         super().__init__(sock, poller, owner, room)
         self._identifier = identifier
@@ -263,7 +263,7 @@ def _offender(sockaddr: bytes) -> bytes | None:
     return None
 
 
-def ask_for_errors(sock: socket.socket, version: int) -> None:
+def ask_for_errors(sock: socket.SocketType, version: int) -> None:
     """Have the kernel keep ICMP errors for `recv_error`, and fragment what is larger than the path (no DF bit)."""
     if not _LINUX:
         return

@@ -100,7 +100,7 @@ class SocketDialer:
             raise DialError(f"raw ICMP socket: {problem.strerror}", problem.errno or 0) from problem
         return RawEchoSocket(sock, self._poller, owner, int.from_bytes(os.urandom(2), "big"), self._room)
 
-    def _datagram(self, version: int, kind: int, protocol: int) -> socket.socket:
+    def _datagram(self, version: int, kind: int, protocol: int) -> socket.SocketType:
         sock = self._open(_FAMILY[version], kind, protocol)
         try:
             if version == 6 and kind == socket.SOCK_DGRAM:
@@ -113,9 +113,10 @@ class SocketDialer:
             raise DialError(f"socket options: {problem.strerror}", problem.errno or 0) from problem
         return sock
 
-    def _open(self, family: int, kind: int, protocol: int) -> socket.socket:
+    def _open(self, family: int, kind: int, protocol: int) -> socket.SocketType:
         try:
-            sock = socket.socket(family, kind | _NONBLOCK, protocol)
+            # the type under socket.socket: its constructor and close are those of C, without a round of Python before
+            sock = socket.SocketType(family, kind | _NONBLOCK, protocol)
         except OSError as problem:
             raise DialError(f"no socket to be had: {problem.strerror}", problem.errno or 0) from problem
         if self._protect is not None:

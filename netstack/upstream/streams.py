@@ -29,7 +29,7 @@ class SocketStream:
 
     __slots__ = ("_fd", "_interest", "_poller", "_socket", "ended", "owner")
 
-    def __init__(self, sock: socket.socket, poller: Poller, owner: SocketOwner) -> None:
+    def __init__(self, sock: socket.SocketType, poller: Poller, owner: SocketOwner) -> None:
         self.owner = owner
         self.ended = False
         self._socket = sock
