@@ -238,8 +238,14 @@ class QuicChannel:
         quic = self._quic
         while quic is not None and quic is self._quic and (event := quic.next_event()) is not None:
             self._on_event(event, now)
-        if quic is self._quic:
-            self._write(now)
+        if quic is not self._quic or quic is None:
+            return
+        self._write(now)
+        # The event comes only when three time-outs of the closing connection are over (RFC 9000 10.2): nobody who
+        # waits for an answer has anything from that.
+        closed = getattr(quic, "_close_event", None)
+        if closed is not None:
+            self._on_end(closed, now)
 
     def _on_event(self, event: Any, now: float) -> None:
         kind = type(event)

@@ -202,8 +202,9 @@ def test_a_wrong_certificate_is_an_event_and_no_question_leaves() -> None:
     desk = Desk("other.test")
     desk.ask(1)
     server = desk.accept()
-    desk.run(1.0)
-    assert desk.failures == {1: "tls"} and not server.streams
+    assert desk.failures == {1: "tls"} and not server.streams, "at once: nobody waits until the connection is forgotten"
+    server.turn(desk.now)
+    assert server.quic is not None and server.quic._close_event is not None, "the server is told"
     assert "certificate was refused" in desk.events[0].message
 
 
@@ -211,7 +212,6 @@ def test_another_protocol_is_refused() -> None:
     desk = Desk()
     desk.ask(1)
     desk.accept("h3")
-    desk.run(1.0)
     assert desk.failures == {1: "tls"} and desk.events
 
 
@@ -266,8 +266,7 @@ def test_a_server_that_closes_gets_what_is_open_again() -> None:
     desk.run()
     assert server.quic is not None
     server.quic.close(error_code=0)
-    desk.run()
-    desk.run(0.5)
+    desk.settle()
     assert server.socket.closed and len(desk.dialer.datagrams) == 2
     again = desk.accept()
     again.answer(again.take()[0])
