@@ -9,13 +9,14 @@ at its top starts from the original netstack's values instead of ours.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, get_type_hints
+from typing import TYPE_CHECKING, Any
 
 from netstack.core.address import parse_address
 from netstack.core.errors import ConfigError
 from netstack.core.record import field, fields, is_record, recordclass
 from netstack.core.servers import parse_network as parse_network
 from netstack.core.servers import parse_server as parse_server
+from netstack.core.tables import build, merged
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -39,6 +40,8 @@ _CHOICES: dict[str, dict[str, tuple[str, ...]]] = {
     "filter": {
         "block_action": ("nxdomain", "refused", "nodata", "sinkhole", "drop"),
         "bypass": ("auto", "on", "off"),
+        "app_late": ("unknown", "allow", "nxdomain", "refused", "nodata", "sinkhole", "drop"),
+        "storm_action": ("", "nxdomain", "refused", "nodata", "sinkhole", "drop"),
     },
     "cache": {"use": ("auto", "on", "off")},
 }
@@ -175,11 +178,23 @@ class FilterConfig:
     """Seconds that an answer made up here may be kept, so that unblocking is seen soon."""
     sinkhole: tuple[str, ...] = ("0.0.0.0", "::")
     """The addresses of the sinkhole."""
+    app_wait: float = 1.0
+    """Seconds that a query waits for the host to say whose it is, when a rule wants to know; 0 for not at all."""
+    app_late: str = "unknown"
+    """What a query gets whose app is not known in time: unknown (the rules decide, as for `?`), allow, nxdomain,
+    refused, nodata, sinkhole or drop. The host's answer counts for the next query of that flow."""
     postpone: float = 2.0
     """Seconds that a postponed query is held before it is asked; apps wait 5."""
     bypass: str = "auto"
     """Names that lead around the resolver (resolver.arpa, the canary of browsers, relays) are answered as their makers
     ask: on, off, or auto, which is on as soon as anything else is filtered."""
+    storm: int = 30
+    """Refusals of one name within 10 s that make a storm, as of an app that tries again and again; 0 for never."""
+    storm_ttl: int = 60
+    """In a storm `block_ttl` doubles every 10 s, up to this many seconds: who keeps answers is quiet for longer."""
+    storm_action: str = ""
+    """What a listed name gets in a storm instead of `block_action`: `drop` makes apps wait for their resolver's time
+    limit; empty for the same as ever."""
     doh_hosts: str = ""
     """Known hosts of encrypted DNS to block: `built-in`, or a file of names; empty for none."""
 
@@ -207,6 +222,8 @@ class RuleConfig:
     """all: names and apps must both match; any: one of them is enough."""
     to: tuple[str, ...] = ()
     """For rewrite: addresses, or one name."""
+    storm: str = ""
+    """What a query gets in a storm instead of `action`, as `filter.storm_action`; empty for the same as ever."""
     label: str = ""
     """What events call the rule; `rule N` otherwise."""
 
@@ -360,6 +377,11 @@ class PolicyConfig:
     """Private and link-local destinations: allow, block, or resolve-only (the same as any address)."""
     multicast: str = "allow"
     """Multicast and broadcast: allow or block."""
+    storm: int = 100
+    """Refusals of one destination within 10 s that make a storm; 0 for never."""
+    storm_refusal: str = "same"
+    """How a destination is refused in a storm: same (as ever, at once), or drop: what TCP tries again by itself comes
+    ever more slowly."""
 
 
 @recordclass(frozen=True, kw_only=True)
@@ -450,49 +472,9 @@ def make_config(table: dict[str, Any]) -> Config:
     if profile not in ("default", "seed"):
         raise ConfigError(f"profile: {profile!r} is not one of default, seed")
     if profile == "seed":
-        table = _merged(SEED_PROFILE, table)
-    made: Config = _build(Config, table, "")
+        table = merged(SEED_PROFILE, table)
+    made: Config = build(Config, table, "")
     return made
-
-
-def _merged(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
-    both = {key: dict(value) if isinstance(value, dict) else value for key, value in base.items()}
-    for key, value in over.items():
-        both[key] = {**both.get(key, {}), **value} if isinstance(value, dict) else value
-    return both
-
-
-def _build(cls: Any, table: Any, prefix: str) -> Any:
-    if not isinstance(table, dict):
-        raise ConfigError(f"{prefix.rstrip('.')}: a table is wanted here")
-    hints = get_type_hints(cls)
-    values: dict[str, Any] = {}
-    for key, value in table.items():
-        if key not in hints:
-            import difflib
-
-            near = difflib.get_close_matches(key, hints, 1)
-            hint = f"; did you mean {prefix}{near[0]}?" if near else ""
-            raise ConfigError(f"{prefix}{key}: no such setting{hint}")
-        values[key] = _value(hints[key], value, f"{prefix}{key}")
-    return cls(**values)
-
-
-def _value(wanted: Any, value: Any, name: str) -> Any:
-    if is_record(wanted):
-        return _build(wanted, value, f"{name}.")
-    if wanted is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    if getattr(wanted, "__origin__", None) is tuple:
-        if not isinstance(value, (list, tuple)):
-            raise ConfigError(f"{name}: a list is wanted, got {value!r}")
-        kind = wanted.__args__[0]
-        if is_record(kind):
-            return tuple(_value(kind, item, f"{name}[{number}]") for number, item in enumerate(value, 1))
-        return tuple(_value(kind, item, name) for item in value)
-    if type(value) is not wanted:
-        raise ConfigError(f"{name}: {wanted.__name__} is wanted, got {value!r}")
-    return value
 
 
 def _one_of(name: str, value: str, choices: tuple[str, ...]) -> None:
@@ -539,13 +521,15 @@ def _check(config: Config) -> None:
     _one_of("policy.refusal", policy.refusal, REFUSALS)
     _one_of("policy.udp_refusal", policy.udp_refusal, ("unreachable", "drop"))
     _one_of("policy.lan", policy.lan, LAN_POLICIES)
+    _one_of("policy.storm_refusal", policy.storm_refusal, ("same", "drop"))
     _one_of("policy.multicast", policy.multicast, ("allow", "block"))
     _one_of("tcp.on_dial_timeout", config.tcp.on_dial_timeout, REFUSALS)
     for table, keys in _CHOICES.items():
         for key, choices in keys.items():
             _one_of(f"{table}.{key}", getattr(getattr(config, table), key), choices)
-    for name in ("tunnel", "tcp", "udp", "dns", "tracker", "limits", "server", "cache", "answers", "filter", "captive"):
-        _positive(name, getattr(config, name), zero=_MAY_BE_ZERO)
+    for name in fields(config):
+        if is_record(type(getattr(config, name))):
+            _positive(name, getattr(config, name), zero=_MAY_BE_ZERO)
     if not config.cache.ttl_max:
         raise ConfigError("cache.ttl_max: must be above zero, got 0")
     for number, split in enumerate(config.split, 1):

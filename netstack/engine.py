@@ -246,6 +246,7 @@ class Engine:
         """Take over policy settings and mode; live flows are judged again, the rest needs a new engine."""
         self.config = self.context.config = config
         self.policy.reconfigure(config)
+        self.context.policy_changed()
         self.tracker.reconfigure(config.tracker, config.limits)
         self.bridge.reconfigure(config.dns, config.limits)
         self.tcp.cut_blocked(now)

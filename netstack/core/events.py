@@ -155,6 +155,22 @@ class QueryJudged(Event):
 
 
 @recordclass()
+class StormNoticed(Event):
+    """Something is asked for again and again although it is refused, which empties batteries. `about`: query or flow;
+    `what`: the name, or protocol and destination; `count` refusals in `seconds`. Sent when it begins, and again each
+    time that a storm has gone on for as long."""
+
+    kind: ClassVar[str] = "storm_noticed"
+    about: str
+    what: str
+    count: int
+    seconds: float
+
+    def line(self) -> str:
+        return f"[STORM] {self.what}: {self.about} refused {self.count} times in {self.seconds:.0f} s"
+
+
+@recordclass()
 class PacketDropped(Event):
     """A packet did not go on. Emitted only when a tracer asks; the counter always moves."""
 

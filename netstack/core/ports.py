@@ -11,6 +11,7 @@ here blocks: a call that would raises BlockingIOError, other failures are OSErro
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Protocol, runtime_checkable
 
 from netstack.core.flow import Endpoint, FiveTuple
@@ -233,6 +234,14 @@ class FlowOwner(Protocol):
 
     def owner_of(self, flow: FiveTuple) -> str | None:
         """An app's stable name, or None when unknown. Called once for each flow."""
+
+
+@runtime_checkable
+class FlowLookup(Protocol):
+    """As `FlowOwner`, for a look-up that takes its time: nobody waits but the query or flow concerned."""
+
+    def ask_owner_of(self, flow: FiveTuple, told: Callable[[str | None, float], None]) -> None:
+        """Have ``told(app, now)`` called once, on the engine's thread, maybe before this returns."""
 
 
 class Tracer(Protocol):

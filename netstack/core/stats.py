@@ -14,8 +14,8 @@ from netstack.core.drops import DropReason
 COUNTERS: Final = (
     "packets_in", "octets_in", "packets_out", "octets_out", "segments_in", "tcp_opened", "tcp_blocked",
     "tcp_refused", "tcp_open", "tcp_half_open", "udp_sessions", "udp_opened", "udp_blocked", "icmp_sessions",
-    "dns_queries", "dns_answers", "dns_failures", "dns_pending", "tracked_addresses", "buffered_octets",
-    "shed_flows",
+    "dns_queries", "dns_answers", "dns_failures", "dns_pending", "dns_blocked", "storms", "tracked_addresses",
+    "buffered_octets", "shed_flows",
 )  # fmt: skip
 """What is counted, in the order in which it is shown."""
 
@@ -44,6 +44,8 @@ class Stats:
         self.dns_answers = 0
         self.dns_failures = 0
         self.dns_pending = 0
+        self.dns_blocked = 0  # queries that a rule or list answered, or did not let through
+        self.storms = 0  # names and destinations that were refused again and again; see `core.storms`
         self.tracked_addresses = 0
         self.buffered_octets = 0
         self.shed_flows = 0

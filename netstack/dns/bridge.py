@@ -36,7 +36,7 @@ from netstack.dns.message import (
     type_name,
     with_identity,
 )
-from netstack.dns.stage import DROPPED, earlier
+from netstack.dns.stage import DROPPED, DROPPED_LATE, earlier
 
 Reply = Callable[[bytes, float], None]
 QueryOf = Callable[[int, Query, FiveTuple, float, bool], None]
@@ -44,10 +44,26 @@ QueryOf = Callable[[int, Query, FiveTuple, float, bool], None]
 Identity = tuple[int, bytes, int, bytes, int, int, bytes]
 
 
+_REPEATED_MOST = 512
+_REPEATED_LONGEST = 1232
+
+
+class _Repeated:
+    """What was read of a query, and of its answer, that was there at once: a cache gives the same octets again."""
+
+    __slots__ = ("answer", "octets", "query", "size")
+
+    def __init__(self, query: Query, message: bytes, answer: Answer) -> None:
+        self.query = query
+        self.octets = message[2:]  # of the answer
+        self.size = len(message)
+        self.answer = answer
+
+
 class _Pending:
     """A query that was asked upstream."""
 
-    __slots__ = ("asked_at", "deadline", "dropped", "flow", "identity", "limit", "query", "reply")
+    __slots__ = ("asked_at", "deadline", "dropped", "flow", "identity", "limit", "query", "repeated", "reply")
 
     def __init__(
         self,
@@ -58,7 +74,7 @@ class _Pending:
         asked_at: float,
         deadline: float,
         limit: int,
-        dropped: bool = False,
+        repeated: _Repeated | None,
     ) -> None:
         self.query = query
         self.flow = flow
@@ -67,15 +83,16 @@ class _Pending:
         self.asked_at = asked_at
         self.deadline = deadline
         self.limit = limit  # octets of the largest answer
-        self.dropped = dropped
+        self.dropped = False
+        self.repeated = repeated
 
 
 class DnsBridge:
     """All queries of one engine: a ResolverOwner and a TimerOwner."""
 
     __slots__ = (
-        "_by_identity", "_config", "_emit", "_entropy", "_limits", "_pending", "_query_of", "_resolver", "_retired",
-        "_stats", "_token", "_tracker", "timer_at",
+        "_asking", "_by_identity", "_config", "_emit", "_entropy", "_limits", "_pending", "_query_of", "_repeated",
+        "_resolver", "_retired", "_stats", "_token", "_tracker", "timer_at",
     )  # fmt: skip
 
     def __init__(
@@ -104,6 +121,8 @@ class DnsBridge:
         self._pending: dict[int, _Pending] = {}  # by token; in order of deadline, for all wait equally long
         self._by_identity: dict[Identity, _Pending] = {}
         self._token = 0
+        self._asking = 0  # the token that the resolver is being given
+        self._repeated: dict[bytes, _Repeated] = {}  # by the query's octets without the id
         self._query_of: QueryOf | None = getattr(resolver, "query_of", None)
         self._retired: list[tuple[float, Resolver]] = []  # with the end of their last query
         self.timer_at: float | None = None
@@ -123,7 +142,8 @@ class DnsBridge:
         over_tcp: bool = False,
         udp_limit: int = MAX_MESSAGE,
     ) -> bool:
-        """A query of `flow`. `reply(answer, now)` is called once, maybe before this returns.
+        """A query of `flow`. `reply(answer, now)` is called once, maybe before this returns; with no octets, over TCP
+        only, when a rule has come to drop the query after all.
 
         `udp_limit` is what fits the tunnel's MTU; ignored over TCP. False when `reply` will not be called: for
         what must not be answered (a response, octets without a header, a query that a rule drops) and for a
@@ -136,11 +156,17 @@ class DnsBridge:
         if message[2] & 0x80:  # answering a response would let two servers talk for ever
             stats.drops[DropReason.DNS_UNEXPECTED_ANSWER] += 1
             return False
-        query = parse_query(message)
-        if isinstance(query, Rcode):
-            stats.drops[DropReason.DNS_MALFORMED] += 1
-            reply(error_without_question(message, query), now)
-            return True
+        repeated = self._repeated.get(message[2:])
+        if repeated is not None:
+            known, ident = repeated.query, message[0] << 8 | message[1]
+            query = Query(ident, known.flags, known.question, message, known.udp_size, known.edns)
+        else:
+            read = parse_query(message)
+            if isinstance(read, Rcode):
+                stats.drops[DropReason.DNS_MALFORMED] += 1
+                reply(error_without_question(message, read), now)
+                return True
+            query = read
         source, asked = flow.source, flow.destination
         identity = (
             flow.protocol, source.address, source.port, asked.address, asked.port, query.id, query.question.folded,
@@ -155,16 +181,18 @@ class DnsBridge:
         limit = MAX_MESSAGE
         if not over_tcp:
             limit = max(512, min(query.udp_size, self._config.udp_size, udp_limit))
-        pending = _Pending(query, flow, reply, identity, now, now + self._config.timeout, limit)
+        pending = _Pending(query, flow, reply, identity, now, now + self._config.timeout, limit, repeated)
         self._token += 1
-        token = self._token
+        token = self._asking = self._token
         self._pending[token] = pending
         self._by_identity[identity] = pending
         stats.dns_pending = len(self._pending)
         if self._query_of is None:
             self._resolver.query(token, message, now, over_tcp)
+            self._asking = 0
             return True
         self._query_of(token, query, flow, now, over_tcp)
+        self._asking = 0
         return not pending.dropped
 
     # --- from the resolver ---
@@ -176,15 +204,29 @@ class DnsBridge:
             self._stats.drops[DropReason.DNS_LATE_ANSWER] += 1
             return
         query = pending.query
-        if not is_answer_to(message, query.id, query.question):
-            self._stats.drops[DropReason.DNS_UNEXPECTED_ANSWER] += 1
-            self._fail(query, pending.flow, pending.reply, "unexpected", now)
-            return
-        answer = read_answer(message, query.question)
-        if answer is None:
-            self._stats.drops[DropReason.DNS_MALFORMED] += 1
-            self._fail(query, pending.flow, pending.reply, "malformed", now)
-            return
+        answer: Answer | None
+        repeated = pending.repeated
+        if (
+            repeated is not None
+            and len(message) == repeated.size
+            and message.endswith(repeated.octets)
+            and message.startswith(query.message[:2])
+        ):
+            answer = repeated.answer
+        else:
+            if not is_answer_to(message, query.id, query.question):
+                self._stats.drops[DropReason.DNS_UNEXPECTED_ANSWER] += 1
+                self._fail(query, pending.flow, pending.reply, "unexpected", now)
+                return
+            answer = read_answer(message, query.question)
+            if answer is None:
+                self._stats.drops[DropReason.DNS_MALFORMED] += 1
+                self._fail(query, pending.flow, pending.reply, "malformed", now)
+                return
+            if token == self._asking and len(message) <= _REPEATED_LONGEST:
+                if len(self._repeated) >= _REPEATED_MOST:
+                    self._repeated.clear()
+                self._repeated[query.message[2:]] = _Repeated(query, message, answer)
         tracker = self._tracker
         addresses: tuple[str, ...] = ()
         if answer.addresses and tracker is not None:
@@ -205,6 +247,9 @@ class DnsBridge:
             return
         if why == DROPPED:  # counted by who decided it
             pending.dropped = True
+            return
+        if why == DROPPED_LATE:
+            pending.reply(b"", now)
             return
         self._fail(pending.query, pending.flow, pending.reply, why, now)
 

@@ -16,22 +16,26 @@ sent to the app for it, and no state stays, so the next query of the same socket
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 from netstack.core.drops import DropReason
 from netstack.core.errors import ConfigError
-from netstack.core.events import EngineError, EventSink, QueryJudged
+from netstack.core.events import EngineError, EventSink, QueryJudged, StormNoticed
 from netstack.core.flow import FiveTuple
-from netstack.core.ports import FlowOwner, Resolver
+from netstack.core.ports import FlowLookup, FlowOwner, Resolver
 from netstack.core.record import recordclass
 from netstack.core.stats import Stats
+from netstack.core.storms import WINDOW, StormGauge
 from netstack.dns.blocklist import labels_of
 from netstack.dns.bypass import doh_hosts_path, signal
 from netstack.dns.lists import Lists
 from netstack.dns.message import Query, Question, Rcode, error_without_question, parse_query, servfail, type_name
 from netstack.dns.ruleset import Action, Asked, Judgement, Rule, RuleSet, Step, parse_addresses
-from netstack.dns.stage import DROPPED, Stage, earlier, find_stage
+from netstack.dns.stage import DROPPED, DROPPED_LATE, Stage, earlier, find_stage
 from netstack.dns.synthetic import BLOCKED, FILTERED, addresses, negative, question_for, refusal, under_alias, wire_name
 
+_UNDECIDED = Judgement(Action.POSTPONE, "the app is being looked up")
+_PASSING = frozenset((Action.ALLOW, Action.POSTPONE, Action.REWRITE))
 BLOCK_ACTIONS = ("nxdomain", "refused", "nodata", "sinkhole", "drop")
 _KNOWN_MOST = 1024  # names whose verdict by lists is remembered
 _APPS_MOST = 1024  # flows whose app is remembered
@@ -59,6 +63,16 @@ class RuleSettings:
     """Answer the names that would lead around the resolver as their makers ask: resolver.arpa, canary, relays."""
     doh_hosts: str = ""
     """A list of DoH hosts to block as block lists do: a file, `built-in`, or empty for none."""
+    app_wait: float = 1.0
+    """Seconds that a query waits for its app to be known, when a rule wants it and the look-up takes time."""
+    app_late: str = "unknown"
+    """What it gets then: unknown (the rules decide as for an unknown app), or allow, nxdomain, refused, nodata..."""
+    storm: int = 30
+    """Refusals of one name within 10 s that make a storm; 0 for never."""
+    storm_ttl: int = 60
+    """In a storm `block_ttl` doubles every 10 s up to this."""
+    storm_action: str = ""
+    """What a listed name gets in a storm instead of `block_action`; empty for the same as ever."""
 
 
 @recordclass(eq=False)
@@ -85,8 +99,9 @@ class RuleStage(Stage):
     """A resolver that judges first. Raises ConfigError or ListError naming what cannot be used."""
 
     __slots__ = (
-        "_alias_of", "_aliases", "_apps", "_doh", "_emit", "_held", "_known", "_lists", "_minute", "_network",
-        "_owner_of", "_rules", "_settings", "_sinkhole", "_stats", "version",
+        "_alias_of", "_aliases", "_apps", "_asked_apps", "_awaiting", "_doh", "_emit", "_held", "_known", "_lists",
+        "_look_up", "_minute", "_network", "_owner_of", "_rules", "_settings", "_sinkhole", "_stats", "_storms",
+        "version",
     )  # fmt: skip
 
     def __init__(
@@ -97,20 +112,24 @@ class RuleStage(Stage):
         *,
         stats: Stats,
         emit: EventSink,
-        apps: FlowOwner | None = None,
+        apps: FlowOwner | FlowLookup | None = None,
         minute_of_week: MinuteOfWeek | None = None,
     ) -> None:
-        """`apps` says whose a flow is (asked once for each flow, and only when a rule wants it); rules with a schedule
-        need `minute_of_week`."""
+        """`apps` says whose a flow is, at once or later (asked once for each flow, only when a rule wants it); rules
+        with a schedule need `minute_of_week`."""
         super().__init__(inner)
         self._stats = stats
         self._emit = emit
-        self._owner_of = apps
+        self._owner_of = apps.owner_of if isinstance(apps, FlowOwner) else None
+        self._look_up = apps.ask_owner_of if isinstance(apps, FlowLookup) else None
         self._minute = minute_of_week
         self._network = ""
         self._apps: dict[FiveTuple, str | None] = {}
         self._known: dict[bytes, Judgement | None] = {}
         self._held: dict[int, _Held] = {}  # by token, oldest first
+        self._awaiting: dict[int, _Held] = {}  # until the app is known, oldest first
+        self._asked_apps: set[FiveTuple] = set()  # look-ups under way
+        self._storms = StormGauge(settings.storm)
         self._aliases: dict[int, _Alias] = {}  # by own token
         self._alias_of: dict[int, int] = {}  # client's token -> own token
         self._lists = lists or Lists()
@@ -132,6 +151,7 @@ class RuleStage(Stage):
         self._settings = settings
         self._rules = rules
         self._known.clear()
+        self._storms.reconfigure(settings.storm)
         self.version += 1
 
     # --- policy changes ---
@@ -148,24 +168,29 @@ class RuleStage(Stage):
         self._doh, self._sinkhole, self._lists = other._doh, other._sinkhole, other._lists
         self._settings, self._rules = other._settings, other._rules
         self._known.clear()
+        self._storms.reconfigure(self._settings.storm)
         self.version += 1
         self._judge_again(now)
 
     def hand_over(self, successor: Resolver, now: float) -> None:
         """As `Stage.hand_over`: what is postponed is judged by the successor's rules, and keeps its time."""
         held, self._held = self._held, {}
+        awaiting, self._awaiting = self._awaiting, {}
         rules = find_stage(successor, RuleStage)
         if rules is not None:
             rules._held.update(held)
             rules._judge_again(now)
+            for token, each in awaiting.items():
+                rules.query_of(token, each.query, each.flow, now, each.over_tcp)
             return
-        for token, each in held.items():
+        for token, each in {**held, **awaiting}.items():
             successor.query(token, each.query.message, now, each.over_tcp)
 
     def use_lists(self, lists: Lists, now: float) -> None:
         """Put other lists in force; made beforehand, on any thread."""
         self._lists = lists
         self._known.clear()
+        self._storms.clear()
         self.version += 1
         self._judge_again(now)
 
@@ -196,13 +221,23 @@ class RuleStage(Stage):
         """What is held goes on at once, in order, under the policy of now; what it still postpones stays."""
         for token, held in list(self._held.items()):
             judgement = self._judge(held.query.question, held.flow, now)
-            if judgement is not None and judgement.action is Action.POSTPONE:
+            if judgement is not None and (judgement.action is Action.POSTPONE or judgement is _UNDECIDED):
                 continue
-            if judgement is not None and judgement.action is Action.DROP and held.over_tcp:
-                # a connection counts its queries, and was told that this one will be answered
-                judgement = Judgement(Action.REFUSED, judgement.rule)
             if self._held.pop(token, None) is not None:
-                self._act(token, held.query, held.flow, held.over_tcp, judgement, now)
+                self._act_late(token, held, judgement, now)
+        for token, held in list(self._awaiting.items()):
+            self._decide_awaiting(token, held, now)
+
+    def _decide_awaiting(self, token: int, held: _Held, now: float) -> None:
+        """A query that waits for its app: on with it, unless only the app can decide."""
+        judgement = self._judge(held.query.question, held.flow, now)
+        if judgement is not _UNDECIDED and self._awaiting.pop(token, None) is not None:
+            self._act_late(token, held, judgement, now)
+
+    def _act_late(self, token: int, held: _Held, judgement: Judgement | None, now: float) -> None:
+        """Carry out what came to be decided after the asker was told that it will be answered."""
+        late = DROPPED_LATE if held.over_tcp else DROPPED  # a connection counts what it waits for
+        self._act(token, held.query, held.flow, held.over_tcp, judgement, now, late)
 
     # --- Resolver ---
 
@@ -219,12 +254,14 @@ class RuleStage(Stage):
         judgement = self._judge(query.question, flow, now)
         if judgement is None or judgement.action is Action.ALLOW:
             self.inner.query(token, query.message, now, over_tcp)
+        elif judgement is _UNDECIDED:
+            self._awaiting[token] = _Held(query, flow, over_tcp, now, now + self._settings.app_wait)
         else:
             self._act(token, query, flow, over_tcp, judgement, now)
 
     def cancel(self, token: int) -> None:
         """As `Resolver.cancel`; a held query is forgotten."""
-        if self._held.pop(token, None) is not None:
+        if self._held.pop(token, None) is not None or self._awaiting.pop(token, None) is not None:
             return
         own = self._alias_of.pop(token, None)
         if own is not None:
@@ -235,13 +272,18 @@ class RuleStage(Stage):
     def close(self) -> None:
         """As `Resolver.close`."""
         self._held.clear()
+        self._awaiting.clear()
         super().close()
 
     def next_timeout(self) -> float | None:
         """As `Resolver.next_timeout`."""
+        best = super().next_timeout()
         for held in self._held.values():
-            return earlier(held.until, super().next_timeout())
-        return super().next_timeout()
+            best = earlier(held.until, best)
+            break
+        for held in self._awaiting.values():
+            return earlier(held.until, best)
+        return best
 
     def on_timeout(self, now: float) -> None:
         """Release what was held long enough, in order."""
@@ -250,6 +292,11 @@ class RuleStage(Stage):
             if self._held[token].until > now:
                 break
             self._release(token, now)
+        while self._awaiting:
+            token, held = next(iter(self._awaiting.items()))
+            if held.until > now:
+                break
+            self._app_is_late(token, held, now)
         super().on_timeout(now)
 
     def on_answer(self, token: int, message: bytes, now: float) -> None:
@@ -276,7 +323,12 @@ class RuleStage(Stage):
         if self._settings.rules:
             candidates = self._rules.candidates(question.name)
             if candidates:
-                judgement = self._rules.judge(_Query(self, question, flow, now), candidates)
+                asked = _Query(self, question, flow, now)
+                judgement = self._rules.judge(asked, candidates)
+                if asked.wants_app and flow is not None and self._ask_app(flow):
+                    return _UNDECIDED
+                if asked.wants_app:  # it was told at once, or is not waited for
+                    judgement = self._rules.judge(_Query(self, question, flow, now), candidates)
                 if judgement is not None:
                     return judgement
         folded = question.folded[:-4]
@@ -307,18 +359,55 @@ class RuleStage(Stage):
             found = self._doh.judge(labels) if steps is None else self._doh.trace(labels, steps)
         if found is None or found.allowed:
             return None
-        return Judgement(Action(self._settings.block_action), f"blocked by {found.path}")
+        settings = self._settings
+        storm = Action(settings.storm_action) if settings.storm_action else None
+        return Judgement(Action(settings.block_action), f"blocked by {found.path}", storm=storm)
 
     def app_of(self, flow: FiveTuple | None) -> str | None:
-        """Whose a flow is; the host is asked once for each flow."""
-        if flow is None or self._owner_of is None:
+        """Whose a flow is; the host is asked once for each flow. None also for one that it has not told yet."""
+        if flow is None or (self._owner_of is None and self._look_up is None):
             return None
         apps = self._apps
-        if flow not in apps:
-            if len(apps) >= _APPS_MOST:
-                del apps[next(iter(apps))]
-            apps[flow] = self._owner_of.owner_of(flow)
-        return apps[flow]
+        if flow not in apps and self._owner_of is not None:
+            self._learn_app(flow, self._owner_of(flow))
+        return apps.get(flow)
+
+    def knows_app_of(self, flow: FiveTuple | None) -> bool:
+        """False when a look-up has to come first."""
+        return self._look_up is None or flow is None or flow in self._apps
+
+    def _learn_app(self, flow: FiveTuple, app: str | None) -> None:
+        apps = self._apps
+        if flow not in apps and len(apps) >= _APPS_MOST:
+            del apps[next(iter(apps))]
+        apps[flow] = app
+
+    def _ask_app(self, flow: FiveTuple) -> bool:
+        """Have the host find out whose `flow` is; True when that is to be waited for."""
+        if flow not in self._asked_apps and self._look_up is not None and len(self._asked_apps) < _APPS_MOST:
+            self._asked_apps.add(flow)
+            self._look_up(flow, partial(self._app_told, flow))
+        if flow in self._apps:
+            return False
+        return self._settings.app_wait > 0 and flow in self._asked_apps and len(self._awaiting) < _HELD_MOST
+
+    def _app_told(self, flow: FiveTuple, app: str | None, now: float) -> None:
+        """The host found out, in time or not."""
+        self._asked_apps.discard(flow)
+        self._learn_app(flow, app)
+        for token, held in list(self._awaiting.items()):
+            if held.flow == flow:
+                self._decide_awaiting(token, held, now)
+
+    def _app_is_late(self, token: int, held: _Held, now: float) -> None:
+        del self._awaiting[token]
+        late = self._settings.app_late
+        if late != "unknown":
+            self._act_late(token, held, Judgement(Action(late), "the app was not known in time"), now)
+            return
+        assert held.flow is not None  # only a flow has an app
+        self._learn_app(held.flow, None)  # until the host tells
+        self._act_late(token, held, self._judge(held.query.question, held.flow, now), now)
 
     def minute_of_week(self, now: float) -> float | None:
         """Local time, if anybody knows it."""
@@ -343,13 +432,28 @@ class RuleStage(Stage):
     # --- acting ---
 
     def _act(
-        self, token: int, query: Query, flow: FiveTuple | None, over_tcp: bool, judgement: Judgement | None, now: float
+        self,
+        token: int,
+        query: Query,
+        flow: FiveTuple | None,
+        over_tcp: bool,
+        judgement: Judgement | None,
+        now: float,
+        dropped: str = DROPPED,
     ) -> None:
         if judgement is None or judgement.action is Action.ALLOW:
             self.inner.query(token, query.message, now, over_tcp)
             return
-        action, settings = judgement.action, self._settings
+        action: Action = judgement.action
+        settings = self._settings
         question = query.question
+        ttl = settings.block_ttl
+        if action not in _PASSING:
+            self._stats.dns_blocked += 1
+            level = self._storm(question, now)
+            if level:
+                ttl = max(ttl, min(ttl << level, settings.storm_ttl))
+                action = judgement.storm or action
         self._emit(QueryJudged(now, flow, question.name, type_name(question.type), action.value, judgement.rule))
         if action is Action.POSTPONE:
             if len(self._held) >= _HELD_MOST:
@@ -357,16 +461,24 @@ class RuleStage(Stage):
             self._held[token] = _Held(query, flow, over_tcp, now, now + settings.postpone)
         elif action is Action.DROP:
             self._stats.drops[DropReason.POLICY_RULE] += 1
-            self.owner.on_failure(token, DROPPED, now)
+            self.owner.on_failure(token, dropped, now)
         elif judgement.alias:
             self._ask_alias(token, query, judgement.alias, now, over_tcp)
         else:
-            self.owner.on_answer(token, self._answer(query, judgement), now)
+            self.owner.on_answer(token, self._answer(query, judgement, action, ttl), now)
 
-    def _answer(self, query: Query, judgement: Judgement) -> bytes:
-        ttl = self._settings.block_ttl
+    def _storm(self, question: Question, now: float) -> int:
+        """How long a name has been asked for over and over; 0 when it has not."""
+        level, rose = self._storms.hit(question.folded[:-4], now)
+        if rose:
+            if level == 1:
+                self._stats.storms += 1
+            self._emit(StormNoticed(now, "query", question.name, self._settings.storm, WINDOW))
+        return level
+
+    def _answer(self, query: Query, judgement: Judgement, action: Action, ttl: int) -> bytes:
         error = FILTERED if judgement.rule.startswith("blocked by") else BLOCKED
-        match judgement.action:
+        match action:
             case Action.NXDOMAIN:
                 return negative(query, Rcode.NXDOMAIN, ttl, error=error)
             case Action.NODATA:
@@ -398,6 +510,8 @@ class RuleStage(Stage):
 class _Query(Asked):
     """A real query: its app and the time are looked up when a rule wants them."""
 
+    wants_app = False  # a rule looked at the app before it was known
+
     def __init__(self, stage: RuleStage, question: Question, flow: FiveTuple | None, now: float) -> None:
         server = b"" if flow is None else flow.destination.address
         super().__init__(question.name, question.type, network=stage.network, server=server)
@@ -408,6 +522,9 @@ class _Query(Asked):
     @property
     def app(self) -> str | None:
         """Whose query it is."""
+        if not self._stage.knows_app_of(self._flow):
+            self.wants_app = True
+            return None
         return self._stage.app_of(self._flow)
 
     @property

@@ -14,13 +14,17 @@ from __future__ import annotations
 import re
 from enum import Enum
 
+from netstack.config import RuleConfig
 from netstack.core.errors import ConfigError
 from netstack.core.flow import Endpoint
 from netstack.core.record import field, recordclass
 from netstack.dns.message import TYPE_NAMES
 
+_REFUSING = ("nxdomain", "refused", "nodata", "sinkhole", "drop")
 WEEK = 7 * 24 * 60  # minutes
 DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
+Rule = RuleConfig
+"""One rule, in the form of a configuration file."""
 UNKNOWN_APP = "?"
 """What stands in `Rule.apps` for a query whose app nobody knows."""
 
@@ -39,33 +43,6 @@ class Action(Enum):
     DROP = "drop"  # not answered at all
     POSTPONE = "postpone"  # held for a while, then asked unchanged
     REWRITE = "rewrite"  # answered with addresses, or with what another name has
-
-
-@recordclass(frozen=True, kw_only=True)
-class Rule:
-    """One rule, in the form of a configuration file. A condition that is empty holds for every query."""
-
-    action: str
-    """allow, nxdomain, refused, nodata, sinkhole, drop, postpone or rewrite."""
-    names: tuple[str, ...] = ()
-    """`example.com` is the name and all below it, `=example.com` the name alone; with `*` and `?` a wildcard for the
-    whole name (`*.example.com` is all below it but not itself); `/.../` a regular expression found anywhere in it."""
-    types: tuple[str, ...] = ()
-    """Types such as `AAAA` or `TYPE65`."""
-    apps: tuple[str, ...] = ()
-    """Apps as the host names them; `?` for a query whose app is unknown."""
-    networks: tuple[str, ...] = ()
-    """Names of networks as the host gives them."""
-    servers: tuple[str, ...] = ()
-    """Addresses that the app believes to ask."""
-    schedule: tuple[str, ...] = ()
-    """Times such as `mon-fri 08:00-16:30` or `22:00-06:00`, in local time."""
-    match: str = "all"
-    """all: names and apps must both match; any: one of them is enough. The other conditions must always hold."""
-    to: tuple[str, ...] = ()
-    """For rewrite: addresses, or one name."""
-    label: str = ""
-    """What traces and events call the rule; `rule N` otherwise."""
 
 
 class Asked:
@@ -99,6 +76,7 @@ class Judgement:
     rule: str
     to: tuple[bytes, ...] = ()  # packed addresses
     alias: str = ""  # the name to answer for
+    storm: Action | None = None  # instead of `action` in a storm; None for the same as ever
 
 
 @recordclass(frozen=True)
@@ -284,6 +262,11 @@ def _compile(rule: Rule, label: str) -> _Compiled:
         action = Action(rule.action)
     except ValueError:
         raise ValueError(f"{rule.action!r} is not one of {', '.join(each.value for each in Action)}") from None
+    storm = None
+    if rule.storm:
+        if rule.storm not in _REFUSING or rule.action not in _REFUSING:
+            raise ValueError(f"storm: {rule.storm!r} or the rule's action is not one of {', '.join(_REFUSING)}")
+        storm = Action(rule.storm)
     if rule.match not in ("all", "any"):
         raise ValueError(f"match: {rule.match!r} is not one of all, any")
     if bool(rule.to) != (action is Action.REWRITE):
@@ -313,6 +296,6 @@ def _compile(rule: Rule, label: str) -> _Compiled:
             alias = parse_name(rule.to[0])
     spans = tuple(span for text in rule.schedule for span in parse_span(text))
     return _Compiled(
-        rule, Judgement(action, label, to, alias), frozenset(exact), frozenset(suffixes), tuple(patterns),
+        rule, Judgement(action, label, to, alias, storm), frozenset(exact), frozenset(suffixes), tuple(patterns),
         frozenset(map(parse_type, rule.types)), frozenset(parse_addresses(rule.servers)), spans,
     )  # fmt: skip

@@ -16,6 +16,8 @@ from netstack.core.ports import Resolver, ResolverOwner
 
 DROPPED = "dropped"
 """Why a query fails whose asker must not be answered."""
+DROPPED_LATE = "dropped late"
+"""As `DROPPED`, for a query over TCP whose asker was told that an answer would come: it must know that none does."""
 
 _MOST_STAGES = 32  # of one chain: own tokens are negative and count in steps of this
 

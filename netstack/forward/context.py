@@ -9,13 +9,14 @@ from __future__ import annotations
 
 from netstack.config import Config
 from netstack.core.drops import DropReason
-from netstack.core.events import EventSink, FlowBlocked
-from netstack.core.flow import unpack_key
+from netstack.core.events import EventSink, FlowBlocked, StormNoticed
+from netstack.core.flow import PROTOCOL_NAMES, unpack_key
 from netstack.core.packet import IcmpMessage
 from netstack.core.ports import Dialer, Entropy, Tunnel
 from netstack.core.stats import Stats
+from netstack.core.storms import WINDOW, StormGauge
 from netstack.core.timers import TimerQueue
-from netstack.core.verdict import Reason, Verdict
+from netstack.core.verdict import Reason, Refusal, Verdict
 from netstack.forward.limiter import RateLimiter
 from netstack.policy.firewall import FirewallPolicy
 from netstack.policy.tracker import IpTracker
@@ -28,8 +29,8 @@ class Context:
     """The shared parts. `reset_limiter` and `icmp_limiter` bound what hostile packets can make us send."""
 
     __slots__ = (
-        "_blocked", "_flow_id", "buffered", "config", "dialer", "emit", "entropy", "gateways", "icmp_limiter",
-        "policy", "reset_limiter", "stats", "timers", "tracker", "tunnel",
+        "_blocked", "_flow_id", "_storms", "buffered", "config", "dialer", "emit", "entropy", "gateways",
+        "icmp_limiter", "policy", "reset_limiter", "stats", "timers", "tracker", "tunnel",
     )  # fmt: skip
 
     def __init__(
@@ -64,6 +65,7 @@ class Context:
         self.buffered = 0  # octets held for all flows, kept by the TCP forwarder
         self._flow_id = 0
         self._blocked: dict[bytes, float] = {}
+        self._storms = StormGauge(config.policy.storm)
 
     def next_flow_id(self) -> int:
         """Numbers flows from 1 in the order in which they open."""
@@ -91,17 +93,38 @@ class Context:
         else:
             self.drop(DropReason.RATE_LIMITED)
 
-    def report_blocked(self, key: bytes, verdict: Verdict, now: float) -> None:
-        """Emit FlowBlocked, once a second for each flow, so that a retrying app is not a storm of events."""
+    def report_blocked(self, key: bytes, verdict: Verdict, now: float) -> Refusal:
+        """Emit FlowBlocked, once a second for each flow, so that a retrying app is not a storm of events.
+
+        How the flow is to be refused: as the verdict says, or as policy wants it in a storm.
+        """
+        refusal = verdict.refusal
+        level, rose = self._storms.hit(key[1:2] + key[18:34] + key[36:38], now)  # protocol and destination
+        if level and self.config.policy.storm_refusal == "drop":
+            refusal = Refusal.DROP
+        if rose:
+            self._report_storm(key, level, now)
         seen = self._blocked
         last = seen.get(key)
         if last is not None and now - last < BLOCKED_REPEAT:
-            return
+            return refusal
         seen.pop(key, None)
         seen[key] = now
         if len(seen) > BLOCKED_REMEMBERED:
             del seen[next(iter(seen))]
         self.emit(FlowBlocked(now, unpack_key(key), verdict))
+        return refusal
+
+    def _report_storm(self, key: bytes, level: int, now: float) -> None:
+        if level == 1:
+            self.stats.storms += 1
+        flow = unpack_key(key)
+        what = f"{PROTOCOL_NAMES.get(flow.protocol, str(flow.protocol))} {flow.destination}"
+        self.emit(StormNoticed(now, "flow", what, self.config.policy.storm, WINDOW))
+
+    def policy_changed(self) -> None:
+        """What was refused may be allowed now: nothing is a storm until it is one again."""
+        self._storms.reconfigure(self.config.policy.storm)
 
 
 BLOCK_DROPS = {

@@ -287,9 +287,12 @@ class DnsStream:
         self._tell()
 
     def on_answer(self, ident: bytes, message: bytes, now: float) -> None:
-        """The bridge's answer to the query with `ident`."""
+        """The bridge's answer to the query with `ident`; none at all when it was dropped after a while."""
         self.pending -= 1
         if self.closed:
+            return
+        if not message:
+            self._wake()
             return
         if self._output_octets + len(message) > OUTPUT_LIMIT or self._forwarder.is_short:
             message = error_without_question(ident + b"\x01\0", Rcode.SERVFAIL)

@@ -111,8 +111,8 @@ class IcmpForwarder:
             if session is not None:
                 self.close(session, "cut", now)
             context.drop(block_reason(verdict))
-            context.report_blocked(pack_key(protocol, flow.source, flow.destination), verdict, now)
-            if verdict.refusal is not Refusal.DROP:
+            packed = pack_key(protocol, flow.source, flow.destination)
+            if context.report_blocked(packed, verdict, now) is not Refusal.DROP:
                 self._prohibit(message, now)
             return None
         if session is None:

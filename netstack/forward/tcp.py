@@ -141,10 +141,10 @@ class TcpForwarder:
         context = self.context
         context.stats.tcp_blocked += 1
         context.drop(block_reason(verdict))
-        context.report_blocked(segment.key, verdict, now)
-        if verdict.refusal is Refusal.RESET:
+        refusal = context.report_blocked(segment.key, verdict, now)
+        if refusal is Refusal.RESET:
             self._reset(segment, now)
-        elif verdict.refusal is Refusal.UNREACHABLE:
+        elif refusal is Refusal.UNREACHABLE:
             context.send_error(icmp.unreachable(segment.packet, icmp.ADMINISTRATIVELY), now)
 
     # --- called by flows ---

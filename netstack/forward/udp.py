@@ -161,8 +161,7 @@ class UdpForwarder:
             if not verdict.allowed and not (peer is not None and verdict.reason is Reason.MODE):
                 context.stats.udp_blocked += 1
                 context.drop(block_reason(verdict))
-                context.report_blocked(key, verdict, now)
-                if verdict.refusal is not Refusal.DROP:
+                if context.report_blocked(key, verdict, now) is not Refusal.DROP:
                     context.send_error(icmp.unreachable(datagram.packet, icmp.PORT), now)
                 if session is not None and peer is not None:
                     self._forget_peer(session, peer, "cut", now)

@@ -256,6 +256,9 @@ class TcpClient:
         self.pending -= 1
         if self.closed:
             return
+        if not message:  # dropped after a while: nothing is said, and the next one may be asked
+            self._clients.waiting.add(self)
+            return
         if self._output_octets + len(message) > 2 * OUTPUT_MOST:
             message = error_without_question(ident + b"\x01\0", Rcode.SERVFAIL)
         framed = frame(message)

@@ -17,7 +17,7 @@ from netstack.core.errors import ConfigError
 from netstack.core.events import EventSink
 from netstack.core.flow import Endpoint
 from netstack.core.network import Network
-from netstack.core.ports import Dialer, Entropy, FlowOwner, Resolver
+from netstack.core.ports import Dialer, Entropy, FlowLookup, FlowOwner, Resolver
 from netstack.core.record import fields, replace
 from netstack.core.stats import Stats
 from netstack.dns.stage import Stage
@@ -42,7 +42,7 @@ def make_resolver(
     emit: EventSink,
     *,
     minute_of_week: MinuteOfWeek | None = None,
-    apps: FlowOwner | None = None,
+    apps: FlowOwner | FlowLookup | None = None,
     network: Network | None = None,
     portal: CaptivePortal | None = None,
     lists: Lists | None = None,
@@ -139,7 +139,7 @@ def with_rules(
     emit: EventSink,
     minute_of_week: MinuteOfWeek,
     *,
-    apps: FlowOwner | None = None,
+    apps: FlowOwner | FlowLookup | None = None,
     lists: Lists | None = None,
 ) -> Resolver:
     """`inner` behind the rules and lists of `config`; `inner` itself when there are none. Raises ConfigError.
@@ -151,12 +151,11 @@ def with_rules(
         return inner
     from netstack.dns.lists import Lists
     from netstack.dns.rules import RuleSettings, RuleStage
-    from netstack.dns.ruleset import Rule
 
     kept = _fields(filter)
     block, allow = kept.pop("block"), kept.pop("allow")
     settings = RuleSettings(**{
-        **kept, "bypass": filter.bypass != "off", "rules": tuple(Rule(**_fields(rule)) for rule in config.rules),
+        **kept, "bypass": filter.bypass != "off", "rules": config.rules,
     })  # fmt: skip
     if lists is None:
         lists = Lists(block, allow)

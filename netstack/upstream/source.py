@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from netstack.config import Config
 from netstack.core.events import EngineError, EventSink
 from netstack.core.network import Network
-from netstack.core.ports import Dialer, Entropy, FlowOwner, Resolver, ResolverOwner
+from netstack.core.ports import Dialer, Entropy, FlowLookup, FlowOwner, Resolver, ResolverOwner
 from netstack.core.record import recordclass
 from netstack.core.stats import Stats
 from netstack.dns.stage import Stage, find_stage
@@ -52,7 +52,7 @@ class ResolverSource:
         stats: Stats,
         emit: EventSink,
         *,
-        apps: FlowOwner | None = None,
+        apps: FlowOwner | FlowLookup | None = None,
         network: Network | None = None,
         make: Make | None = None,
     ) -> None:

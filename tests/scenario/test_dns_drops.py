@@ -15,7 +15,7 @@ from netstack.config import make_config
 from netstack.core.drops import DropReason
 from netstack.core.events import FlowClosed, QueryJudged
 from netstack.core.flow import Endpoint
-from netstack.core.packet import ACK, PSH, SYN, Datagram, Segment
+from netstack.core.packet import ACK, FIN, PSH, RST, SYN, Datagram, Segment
 from netstack.dns.framing import MessageReader, frame
 from netstack.dns.rules import Rule, RuleSettings, RuleStage
 from netstack.engine import Engine
@@ -303,18 +303,28 @@ def test_drops_over_tcp_keep_the_connection() -> None:
     assert message is not None and dns.message.from_wire(message).id == 999 and reader.next_message() is None
 
 
-def test_a_held_query_that_is_to_be_dropped_after_all_is_refused_over_tcp() -> None:
+def test_a_held_query_that_is_to_be_dropped_after_all_gets_nothing_over_tcp_and_the_connection_stays() -> None:
     w = Filtered(HOLD)
     source = Endpoint(APP.address, 7100)
     [syn_ack] = w.send(w.tcp_packet(SYN, 100, source=source, destination=A))
     query = frame(dns.message.make_query("held.test", "A", id=5).to_wire())
     w.send(w.tcp_packet(ACK | PSH, 101, syn_ack.seq + 1, query, source=source, destination=A))
     w.change(Rule(action="drop", names=("held.test",)))
-    reader = MessageReader()
-    for packet in w.run(0.1):
-        reader.feed(bytes(packet.payload))
-    message = reader.next_message()
-    assert message is not None and dns.message.from_wire(message).rcode() == dns.rcode.REFUSED
+    assert not any(packet.payload for packet in w.run(0.1)) and w.stats.drops[DropReason.POLICY_RULE] == 1
+    assert not any(packet.payload or packet.flags & RST for packet in w.run(6.0)), "no time limit answers it either"
+    more = frame(dns.message.make_query("allowed.test", "A", id=6).to_wire())
+    at = 101 + len(query)
+    w.send(w.tcp_packet(ACK | PSH, at, syn_ack.seq + 1, more, source=source, destination=A))
+    assert w.asked_upstream() == [(6, "allowed.test.")]
+    w.change(Rule(action="postpone", names=("late.test",)))
+    late = frame(dns.message.make_query("late.test", "A", id=7).to_wire())
+    fin = w.tcp_packet(ACK | PSH | FIN, at + len(more), syn_ack.seq + 1, late, source=source, destination=A)
+    [token] = w.resolver.queries
+    made = dns.message.make_response(dns.message.from_wire(w.resolver.queries[token]))
+    w.resolver.answer(token, made.to_wire(), w.now)
+    w.send(fin)
+    w.change(Rule(action="drop", names=("late.test",)))
+    assert any(packet.flags & FIN for packet in w.run(0.1)), "nothing is waited for: the app's FIN is answered"
 
 
 def test_every_verdict_is_told() -> None:

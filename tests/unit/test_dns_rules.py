@@ -1,6 +1,7 @@
 """The stage that judges: its order, what it does, and what changes while it runs."""
 
 from pathlib import Path
+from typing import Any
 
 import dns.message
 import dns.rcode
@@ -9,7 +10,7 @@ import pytest
 
 from netstack.core.drops import DropReason
 from netstack.core.errors import ConfigError
-from netstack.core.events import EngineError, QueryJudged
+from netstack.core.events import EngineError, QueryJudged, StormNoticed
 from netstack.core.flow import UDP, Endpoint, FiveTuple
 from netstack.core.stats import Stats
 from netstack.dns.lists import Lists
@@ -55,7 +56,9 @@ class Desk:
 
     def fate(self, name: str, kind: str = "A", now: float = 0.0) -> str:
         """What becomes of a query: an rcode, an address, upstream, held or dropped."""
-        token = self.ask(name, kind, now)
+        return self.fate_of(self.ask(name, kind, now))
+
+    def fate_of(self, token: int) -> str:
         if token in self.resolver.queries:
             return "upstream"
         if token in self.failures:
@@ -258,3 +261,141 @@ def test_remembered_verdicts_and_apps_are_bounded() -> None:
         flow = FiveTuple(UDP, Endpoint.of("10.0.0.2", 1024 + number), SERVER)
         assert desk.stage.app_of(flow) == "app"
     assert len(desk.stage._known) <= 1024 and len(desk.stage._apps) <= 1024
+
+
+# --- storms ---
+
+
+def ttl(desk: Desk, name: str, now: float) -> int:
+    answer = desk.answers[desk.ask(name, now=now)]
+    return answer.authority[0].ttl
+
+
+def test_in_a_storm_made_up_answers_are_kept_for_longer_and_it_is_told_once_a_window(tmp_path: Path) -> None:
+    desk = Desk(lists=lists(tmp_path, "ads.test\nother.test"), storm=5, storm_ttl=35)
+    assert [ttl(desk, "ads.test", 0.1 * number) for number in range(6)] == [10] * 4 + [20] * 2
+    assert ttl(desk, "other.test", 1.0) == 10, "others are not concerned"
+    assert [ttl(desk, "ads.test", 11.0) for _ in range(5)][-1] == 35, "bounded"
+    assert ttl(desk, "ads.test", 40.0) == 10, "it is over"
+    storms = [event for event in desk.events if isinstance(event, StormNoticed)]
+    assert [(event.about, event.what, event.count) for event in storms] == [("query", "ads.test", 5)] * 2
+    assert desk.stats.storms == 1 and desk.stats.dns_blocked == 13
+
+
+def test_a_rule_and_the_lists_may_refuse_otherwise_in_a_storm(tmp_path: Path) -> None:
+    rule = Rule(action="refused", names=("rule.test",), storm="drop")
+    desk = Desk(rule, lists=lists(tmp_path, "ads.test"), storm=3, storm_action="nodata")
+    assert [desk.fate("rule.test", now=0.1) for _ in range(4)] == ["REFUSED", "REFUSED", "dropped", "dropped"]
+    assert [desk.fate("ads.test", now=0.1) for _ in range(4)] == ["NXDOMAIN", "NXDOMAIN", "NOERROR", "NOERROR"]
+    assert [event.action for event in desk.events if isinstance(event, QueryJudged)][3] == "drop"
+    desk.stage.use_lists(lists(tmp_path, "ads.test"), 0.2)
+    assert desk.fate("ads.test", now=0.2) == "NXDOMAIN", "policy has changed: all is calm"
+
+
+def test_what_is_allowed_or_postponed_is_no_storm() -> None:
+    hold, allow = Rule(action="postpone", names=("held.test",)), Rule(action="allow")
+    desk = Desk(hold, allow, storm=2)
+    for name in ("held.test", "a.test") * 5:
+        desk.fate(name)
+    assert not desk.stats.storms and not desk.stats.dns_blocked
+
+
+# --- look-ups of apps that take time ---
+
+
+class SlowApps:
+    """Tells whose flows are when a test says so."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[FiveTuple, Any]] = []
+
+    def ask_owner_of(self, flow: FiveTuple, told: Any) -> None:
+        self.asked.append((flow, told))
+
+    def tell(self, app: str | None, now: float) -> None:
+        self.asked.pop(0)[1](app, now)
+
+
+GAME = Rule(action="refused", names=("x.test",), apps=("game",))
+
+
+def test_a_query_waits_for_its_app_and_delays_nobody_else() -> None:
+    apps = SlowApps()
+    desk = Desk(GAME, apps=apps)
+    first, second = desk.ask("x.test"), desk.ask("x.test", "AAAA")
+    assert desk.fate("y.test") == "upstream" and not desk.answers
+    assert len(apps.asked) == 1, "once for each flow"
+    assert desk.stage.next_timeout() == 1.0
+    apps.tell("game", 0.4)
+    assert {token: answer.rcode() for token, answer in desk.answers.items()} == {first: 5, second: 5}
+    assert desk.fate("x.test") == "REFUSED" and not apps.asked, "and remembered"
+
+
+@pytest.mark.parametrize(
+    ("late", "fate"),
+    [("unknown", "upstream"), ("allow", "upstream"), ("refused", "REFUSED"), ("nxdomain", "NXDOMAIN"),
+     ("drop", "dropped")],
+)  # fmt: skip
+def test_who_is_not_known_in_time_gets_the_verdict_that_was_set(late: str, fate: str) -> None:
+    apps = SlowApps()
+    desk = Desk(GAME, apps=apps, app_late=late, app_wait=0.5)
+    token = desk.ask("x.test", now=1.0)
+    desk.stage.on_timeout(1.4)
+    assert not desk.answers and not desk.failures and not desk.resolver.queries
+    desk.stage.on_timeout(1.5)
+    assert desk.fate_of(token) == fate
+    apps.tell("game", 3.0)
+    assert desk.fate("x.test", now=3.0) == "REFUSED", "the answer counts from now on"
+
+
+def test_an_unknown_app_has_its_own_verdict_when_the_host_is_late_too() -> None:
+    unknown = Rule(action="nxdomain", apps=("?",))
+    desk = Desk(GAME, unknown, apps=SlowApps())
+    token = desk.ask("x.test")
+    desk.stage.on_timeout(1.0)
+    assert desk.answers[token].rcode() == dns.rcode.NXDOMAIN
+
+
+def test_no_waiting_when_told_so_or_told_at_once() -> None:
+    desk = Desk(GAME, apps=SlowApps(), app_wait=0.0)
+    assert desk.fate("x.test") == "upstream"
+
+    class Quick:
+        def ask_owner_of(self, flow: FiveTuple, told: Any) -> None:
+            told("game", 0.0)
+
+    assert Desk(GAME, apps=Quick()).fate("x.test") == "REFUSED"
+
+
+def test_cancel_policy_change_and_close_while_the_app_is_looked_up() -> None:
+    apps = SlowApps()
+    desk = Desk(GAME, apps=apps)
+    gone, waits = desk.ask("x.test"), desk.ask("x.test")
+    desk.stage.cancel(gone)
+    desk.stage.reconfigure(RuleSettings(rules=(Rule(action="nodata", types=("A",)),)), 0.1)
+    assert desk.answers[waits].rcode() == 0 and gone not in desk.answers, "the new rules need no app"
+    apps.tell("game", 0.2)
+    other = Desk(GAME, apps=SlowApps())
+    other.ask("x.test")
+    other.stage.close()
+    assert other.stage.next_timeout() is None
+
+
+def test_what_waits_for_its_app_moves_to_the_successor() -> None:
+    apps = SlowApps()
+    desk, successor = Desk(GAME, apps=apps), Desk(GAME, apps=apps)
+    for other in (successor.stage, successor.resolver):
+        token = desk.ask("z.x.test")
+        desk.stage.hand_over(other, 0.0)
+        assert not desk.resolver.queries and not desk.stage._awaiting
+        if other is successor.stage:
+            assert token in successor.stage._awaiting
+        else:
+            assert token in successor.resolver.queries
+
+
+def test_more_than_can_wait_are_judged_as_unknown() -> None:
+    desk = Desk(GAME, apps=SlowApps())
+    for _ in range(1024):
+        desk.ask("x.test")
+    assert desk.fate("x.test") == "upstream"

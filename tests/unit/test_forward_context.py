@@ -2,8 +2,9 @@
 
 from netstack.config import make_config
 from netstack.core.drops import DropReason
+from netstack.core.events import FlowBlocked, StormNoticed
 from netstack.core.flow import TCP, pack_key
-from netstack.core.verdict import Action, Reason, Verdict
+from netstack.core.verdict import Action, Reason, Refusal, Verdict
 from netstack.forward.context import block_reason
 from netstack.testing.world import APP, SERVER, World
 
@@ -24,8 +25,25 @@ def test_memory_of_blocked_flows_is_bounded() -> None:
     verdict = Verdict(Action.BLOCK, Reason.UNRESOLVED)
     for port in range(5000):
         w.engine.context.report_blocked(pack_key(TCP, type(APP)(APP.address, port), SERVER), verdict, 0.0)
-    assert len(w.events) == 5000
+    assert len([event for event in w.events if isinstance(event, FlowBlocked)]) == 5000
     assert len(w.engine.context._blocked) <= 512
+
+
+def test_a_storm_is_told_and_may_be_refused_in_silence() -> None:
+    verdict = Verdict(Action.BLOCK, Reason.UNRESOLVED, refusal=Refusal.RESET)
+    other = pack_key(TCP, APP, type(SERVER)(SERVER.address, 8080))
+    for style, then in [("same", Refusal.RESET), ("drop", Refusal.DROP)]:
+        w = World(make_config({"policy": {"storm": 5, "storm_refusal": style}}))
+        context = w.engine.context
+        for number in range(20):
+            key = pack_key(TCP, type(APP)(APP.address, 1000 + number), SERVER)
+            assert context.report_blocked(key, verdict, 0.1 * number) is (Refusal.RESET if number < 4 else then)
+        assert context.report_blocked(other, verdict, 2.0) is Refusal.RESET
+        [storm] = [event for event in w.events if isinstance(event, StormNoticed)]
+        assert storm.line() == "[STORM] tcp 192.0.2.80:80: flow refused 5 times in 10 s"
+        assert w.stats.storms == 1
+        w.engine.reconfigure(w.config, 3.0)
+        assert context.report_blocked(other, verdict, 3.0) is Refusal.RESET, "policy has changed: all is calm"
 
 
 def test_every_blocking_reason_has_its_counter() -> None:

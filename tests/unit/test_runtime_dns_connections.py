@@ -215,3 +215,16 @@ class FakeSocket:
         self.fileno = real.fileno
         self.close = real.close
         self.accept = lambda: accept(self)
+
+
+def test_a_query_that_is_dropped_after_a_while_gets_nothing_and_makes_room_for_the_next(opened):
+    world = World(opened, tcp_pending=1)
+    client = world.connect()
+    world.feed(client, frame(query(1)) + frame(query(2)))
+    assert len(world.server.asked) == 1
+    world.server.asked[0][2](b"", 0.0)
+    world.clients.flush(0.0)
+    assert len(world.server.asked) == 2
+    world.server.asked[1][2](b"answer", 0.0)
+    world.clients.flush(0.0)
+    assert client.recv(100) == frame(b"answer")
