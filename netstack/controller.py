@@ -71,7 +71,8 @@ class PacketCaptureController:
         pin: int = 0,
         flow_owner: FlowOwner | None = None,
     ) -> None:
-        """`pin` other than 0 is asked of `stop`; `flow_owner` tells rules whose app a flow is."""
+        """`pin` other than 0 is asked of `stop`; `flow_owner` tells rules whose app a flow is; it is asked on a
+        thread of its own, and may take its time (`filter.app_wait`)."""
         self._flow_owner = flow_owner
         self._config = config or Config()
         self._callback = callback

@@ -21,7 +21,7 @@ from netstack.config import Config
 from netstack.core.errors import NetstackError, TunnelClosed
 from netstack.core.events import EngineError, EventSink
 from netstack.core.network import Network
-from netstack.core.ports import Dialer, Entropy, FlowOwner, Resolver, Tunnel
+from netstack.core.ports import Dialer, Entropy, FlowLookup, FlowOwner, Resolver, Tunnel
 from netstack.core.stats import Stats
 from netstack.runtime.changes import Changes
 from netstack.runtime.entropy import SystemEntropy
@@ -141,7 +141,7 @@ class LiveRuntime:
             unfinished.callback(tunnel.close)
             source = ResolverSource(
                 self.dialer, self.entropy, stats, self.emit,
-                apps=self._flow_owner, network=self.network, make=self._make_resolver,
+                apps=self._flow_lookup(), network=self.network, make=self._make_resolver,
             )  # fmt: skip
             resolver = source.first(self.config)
             engine = self._make_engine(
@@ -175,6 +175,18 @@ class LiveRuntime:
                 driver.close()
                 if self._guest is not None:
                     self._guest.finish()
+
+    def _flow_lookup(self) -> FlowLookup | None:
+        """The host's word on whose flows are, without waiting for it."""
+        if self._flow_owner is None:
+            return None
+        from netstack.runtime.owners import OwnerThreads
+
+        return OwnerThreads(
+            self._flow_owner,
+            lambda call: self.call(lambda engine, now: call(now)),
+            lambda problem: self.emit(EngineError(time.monotonic(), "host", f"flow owner failed: {problem!r}")),
+        )
 
     # --- from any thread ---
 
