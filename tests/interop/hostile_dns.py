@@ -178,6 +178,7 @@ class HostileServers:
             "expired": self.authority.issue("127.0.0.1", days=-1),
             "unknown authority": Authority(folder / "other").issue("127.0.0.1"),
         }
+        self.certificate = self._certificates[""][0]
         self._loop = asyncio.new_event_loop()
         self._loop.set_exception_handler(lambda loop, context: None)  # clients leave at any time
         self._held: list[Any] = []
