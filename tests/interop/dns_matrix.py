@@ -22,8 +22,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tests.interop.dns_servers import ADDRESS, Unbound, free_port
-from tests.interop.hostile_dns import DEAD_AFTER, KINDS, HostileServers, Site
+from tests.interop.dns_servers import Unbound, free_port
+from tests.interop.hostile_dns import DEAD_AFTER, KINDS, TRANSPORTS, HostileServers, Site
 
 ROOT = Path(__file__).resolve().parents[2]
 PROGRAMS = ("dig", "unbound")
@@ -235,15 +235,29 @@ class Matrix:
         cell.status = process.returncode or cell.status or 0
 
 
+SHORT = {"NOERROR": "answer", "nothing": "nothing"}
+
+
+def seen(cell: Cell) -> str:
+    """One cell of the table: the code and the slower of two queries, alone and beside a healthy upstream."""
+    codes = sorted({SHORT.get(probe.code, probe.code) for probe in cell.alone})
+    alone = "/".join(codes) + f" {max(probe.seconds for probe in cell.alone):.2f}"
+    event = " (E)" if "certificate was refused" in cell.said else ""
+    beside = max(probe.seconds for probe in cell.beside)
+    codes = sorted({SHORT.get(probe.code, probe.code) for probe in cell.beside} - {"answer"})
+    wrong = " **wrong**" if cell.faults() else ""
+    return f"{alone}{event}; {' '.join((*codes, f'{beside:.2f}'))}{wrong}"
+
+
 def table(filled: list[Cell]) -> str:
-    """Markdown: a line for each cell."""
-    lines = ["| server | upstream | alone | with a healthy second |", "|---|---|---|---|"]
-    for cell in filled:
-        said = ", certificate event" if "certificate was refused" in cell.said else ""
-        alone = ", ".join(map(str, cell.alone)) + said
-        beside = ", ".join(f"{probe} ({'it' if probe.address == ADDRESS else 'second'})" for probe in cell.beside)
-        wrong = " **wrong**" if cell.faults() else ""
-        lines.append(f"| {cell.kind}: {KINDS[cell.kind][1]} | {cell.transport} | {alone}{wrong} | {beside} |")
+    """Markdown: a line for each kind, a column for each transport."""
+    lines = ["| server | " + " | ".join(TRANSPORTS) + " |", "|---" * (1 + len(TRANSPORTS)) + "|"]
+    by_place = {(cell.kind, cell.transport): cell for cell in filled}
+    for kind, (_, what) in KINDS.items():
+        found = [by_place.get((kind, transport)) for transport in TRANSPORTS]
+        if any(found):
+            shown = [seen(cell) if cell is not None else "-" for cell in found]
+            lines.append(f"| {kind}: {what} | " + " | ".join(shown) + " |")
     return "\n".join(lines)
 
 
