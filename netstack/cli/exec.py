@@ -19,7 +19,7 @@ from netstack.cli.options import (
     make_configuration,
 )
 from netstack.cli.sandbox import Sandbox
-from netstack.cli.serving import make_tunnel, pcap_tracer, raise_descriptor_limit
+from netstack.cli.serving import make_tunnel, pcap_tracer, raise_descriptor_limit, watch_network
 from netstack.config import Config
 from netstack.core.errors import TunnelClosed, UsageError
 from netstack.core.ports import Tunnel
@@ -80,16 +80,17 @@ def run(options: argparse.Namespace) -> int:
                 return make_tunnel(device, config.tunnel.mtu, runtime, stats, emit, tracer)  # type: ignore[arg-type]
 
             try:
-                runtime.run(tunnel, on_ready=lambda: _let_go(runtime, sandbox))
+                runtime.run(tunnel, on_ready=lambda: _let_go(runtime, sandbox, config))
             except TunnelClosed:
                 if not sandbox.has_ended(1.0):  # the device goes with the program; alone, it is trouble
                     raise
             return sandbox.wait()
 
 
-def _let_go(runtime: LiveRuntime, sandbox: Sandbox) -> None:
-    """Packets are carried: watch the program, and let it start."""
+def _let_go(runtime: LiveRuntime, sandbox: Sandbox, config: Config) -> None:
+    """Packets are carried: watch the program and the network, and let it start."""
     loop = runtime.loop
+    watch_network(runtime, config)
     for number in _FORWARDED:
         loop.add_signal_handler(number, _pass_on, number, sandbox)
     loop.add_reader(sandbox.end_descriptor, runtime.stop)

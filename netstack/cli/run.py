@@ -24,7 +24,14 @@ from netstack.cli.options import (
     host_network,
     make_configuration,
 )
-from netstack.cli.serving import device_queue, make_tunnel, pcap_tracer, raise_descriptor_limit, reload_on_hangup
+from netstack.cli.serving import (
+    device_queue,
+    make_tunnel,
+    pcap_tracer,
+    raise_descriptor_limit,
+    reload_on_hangup,
+    watch_network,
+)
 from netstack.config import Config
 from netstack.core.errors import UsageError
 from netstack.core.ports import Tunnel
@@ -93,6 +100,7 @@ def run(options: argparse.Namespace) -> int:
 
         def ready() -> None:
             reload_on_hangup(runtime, read_again)
+            watch_network(runtime, config)
             _say_ready()
 
         runtime.run(tunnel, on_ready=ready, stop_signals=(signal.SIGTERM, signal.SIGINT))

@@ -77,6 +77,17 @@ def reload_on_hangup(runtime: LiveRuntime, read: Callable[[], Config]) -> None:
     )
 
 
+def watch_network(runtime: LiveRuntime, config: Config) -> None:
+    """Notice when this host is on another network, for as long as the process lives; call it once the loop runs."""
+    from netstack.runtime.route_watch import RouteWatch, destinations_of
+
+    def changed() -> None:
+        network = host_network(config)
+        runtime.change(lambda changes, now: changes.network_changed(network, now))
+
+    RouteWatch(runtime.poller, runtime.loop.call_later, changed, destinations_of(config)).open()
+
+
 class _PcapTracer:
     """A `Tracer` that writes packets as they pass, stamped with the time of day."""
 

@@ -296,3 +296,28 @@ def test_hangup_changes_a_tunnel_and_live_flows_survive(network, own_resolver, t
         _, err = served.stop()
     assert "did you mean lockdown?" in err and "Traceback" not in err
 
+
+
+def test_a_tunnel_notices_another_network_and_serves_within_a_second(network, own_resolver):
+    """The way out goes away while queries are asked, and comes back with another address."""
+    one = "dig +time=1 +tries=1 +short www.test | xargs -r echo $(date +%s.%N); sleep 0.05"
+    asking = f"for n in $(seq 60); do {one}; done"
+    process = network.start(*behind(own_resolver, *EXEC, "--dns", OWN, "--", "sh", "-c", asking))
+    try:
+        time.sleep(1.5)
+        ip("-n", network.host, "address", "del", "192.0.2.2/24", "dev", "up0")
+        time.sleep(0.5)
+        ip("-n", network.host, "address", "add", "192.0.2.3/24", "dev", "up0")
+        ip("-n", network.host, "route", "add", "default", "via", "192.0.2.1")
+        back = time.time()
+        out, err = process.communicate(timeout=40)
+        answered = [float(line.split()[0]) for line in out.splitlines() if SERVER in line]
+        assert any(at < back - 0.5 for at in answered) and any(at > back for at in answered), err
+        assert min(at for at in answered if at > back) - back < 1.0
+    finally:
+        process.kill()
+        ip("-n", network.host, "address", "flush", "dev", "up0", "scope", "global")
+        ip("-n", network.host, "address", "add", "192.0.2.2/24", "dev", "up0")
+        ip("-n", network.host, "address", "add", "2001:db8:1::2/64", "dev", "up0", "nodad")
+        ip("-n", network.host, "route", "replace", "default", "via", "192.0.2.1")
+        ip("-n", network.host, "-6", "route", "replace", "default", "via", "2001:db8:1::1")

@@ -97,6 +97,7 @@ def world(monkeypatch):
     monkeypatch.setattr(module, "Sandbox", Sandbox)
     monkeypatch.setattr(module, "LiveRuntime", Runtime)
     monkeypatch.setattr(module, "raise_descriptor_limit", lambda: Sandbox.last.asked.append("limit"))
+    monkeypatch.setattr(module, "watch_network", lambda runtime, config: None)
 
 
 def run(*arguments):

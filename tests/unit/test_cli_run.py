@@ -73,6 +73,7 @@ def world(monkeypatch):
     monkeypatch.setattr(module, "_exists", lambda name: world.exists)
     monkeypatch.setattr(module, "_with_mtu_of", lambda name, config: config)
     monkeypatch.setattr(module, "raise_descriptor_limit", lambda: None)
+    monkeypatch.setattr(module, "watch_network", lambda runtime, config: None)
     return world
 
 

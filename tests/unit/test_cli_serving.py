@@ -2,14 +2,19 @@
 
 import os
 import resource
+import signal
 import struct
+import threading
 import types
 
 import pytest
 
+from netstack.cli import serving
 from netstack.cli.serving import make_tunnel, pcap_tracer, raise_descriptor_limit
 from netstack.codec.pure import PureCodec
+from netstack.config import Config, make_config
 from netstack.core.errors import NetstackError
+from netstack.core.network import Network
 from netstack.core.stats import Stats
 from netstack.link.decorators import TracingTunnel
 from netstack.link.fd import FdTunnel
@@ -52,3 +57,78 @@ def test_descriptor_limit_is_raised_to_the_hard_one():
         assert resource.getrlimit(resource.RLIMIT_NOFILE)[0] == limits[1]
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+
+
+class Runtime:
+    """Takes the place of LiveRuntime, and writes down what is asked of it."""
+
+    def __init__(self):
+        self.poller = self.loop = self
+        self.handlers = {}
+        self.changed = []
+        self.events = []
+        self.given = None
+        self.problem = None
+
+    def add_signal_handler(self, number, callback):
+        self.handlers[number] = callback
+
+    def call_later(self, seconds, callback):
+        callback()
+
+    def emit(self, event):
+        self.events.append(event)
+
+    def reconfigure(self, config):
+        if self.problem:
+            raise self.problem
+        self.given = config
+
+    def change(self, change):
+        change(self, 1.0)
+
+    def network_told(self, network, now):
+        self.changed.append(("told", network))
+
+    def network_changed(self, network, now):
+        self.changed.append(("changed", network))
+
+
+def hang_up(runtime):
+    runtime.handlers[signal.SIGHUP]()
+    for thread in threading.enumerate():
+        if thread.name == "reload":
+            thread.join(5)
+
+
+def test_hangup_takes_over_what_is_read_and_says_what_cannot_be_used(monkeypatch):
+    monkeypatch.setattr(serving, "host_network", lambda config: Network(name="here"))
+    runtime, config = Runtime(), Config()
+    serving.reload_on_hangup(runtime, lambda: config)
+    hang_up(runtime)
+    assert runtime.given is config and runtime.changed == [("told", Network(name="here"))]
+    runtime.problem = NetstackError("x.toml: no good")
+    hang_up(runtime)
+    [event] = runtime.events
+    assert event.where == "config" and event.message == "x.toml: no good (the settings of before stay in force)"
+    assert len(runtime.changed) == 1
+
+
+def test_another_network_is_noticed(monkeypatch):
+    watches = []
+
+    class Watch:
+        def __init__(self, poller, call_later, changed, destinations):
+            watches.append(self)
+            self.changed, self.destinations = changed, destinations
+
+        def open(self):
+            self.opened = True
+
+    monkeypatch.setattr("netstack.runtime.route_watch.RouteWatch", Watch)
+    monkeypatch.setattr(serving, "host_network", lambda config: Network(name="there"))
+    runtime = Runtime()
+    serving.watch_network(runtime, make_config({"dns": {"servers": ["198.51.100.7"]}}))
+    assert watches[0].opened and "198.51.100.7" in watches[0].destinations
+    watches[0].changed()
+    assert runtime.changed == [("changed", Network(name="there"))]
