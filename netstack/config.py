@@ -457,7 +457,7 @@ def load_config(path: str | Path) -> Config:
             table = tomllib.load(file)
     except OSError as problem:
         raise ConfigError(f"{path}: cannot read: {problem.strerror}") from problem
-    except tomllib.TOMLDecodeError as problem:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as problem:
         raise ConfigError(f"{path}: not valid TOML: {problem}") from problem
     try:
         return make_config(table)
@@ -545,7 +545,12 @@ def _check(config: Config) -> None:
     for table in ("lockdown", "captive"):
         for name in getattr(config, table).names:
             _host_name(f"{table}.names", name)
-    for key, ports in (("lockdown.ports", config.lockdown.ports), ("dns.ports", config.dns.ports)):
+    if not config.dns.servers:
+        raise ConfigError("dns.servers: at least one is wanted")
+    for key, ports in (
+        ("lockdown.ports", config.lockdown.ports), ("dns.ports", config.dns.ports),
+        ("policy.quic_ports", config.policy.quic_ports),
+    ):  # fmt: skip
         for port in ports:
             if not 1 <= port <= 65535:
                 raise ConfigError(f"{key}: {port} is not a port (1..65535)")

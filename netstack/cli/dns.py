@@ -14,10 +14,17 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
-from netstack.cli.options import EventOutput, add_dns_options, host_network, host_resolvers, with_dns_options
+from netstack.cli.options import (
+    EventOutput,
+    add_dns_options,
+    host_network,
+    host_resolvers,
+    load_configuration,
+    with_dns_options,
+)
 from netstack.cli.output import Output
 from netstack.cli.serving import raise_descriptor_limit
-from netstack.config import Config, load_config, parse_network, parse_server
+from netstack.config import Config, parse_network, parse_server
 from netstack.core.errors import ConfigError, NetstackError, UsageError
 from netstack.core.events import EventSink
 from netstack.core.record import replace
@@ -110,7 +117,7 @@ def counters(server: DnsServer) -> dict[str, Any]:
 
 
 def _configuration(options: argparse.Namespace) -> Config:
-    config = load_config(options.config) if options.config else Config()
+    config = load_configuration(options.config)
     config = with_dns_options(config, options, alone=True)
     if not config.dns.upstreams and config.dns.servers == Config().dns.servers:
         config = replace(config, dns=replace(config.dns, servers=host_resolvers()))

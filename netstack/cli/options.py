@@ -159,12 +159,26 @@ def address_pair(text: str) -> tuple[str, str]:
     return found[4], found[6]
 
 
+def load_configuration(path: str | None) -> Config:
+    """The file's settings, the defaults without one. Raises ConfigError naming the file and the key."""
+    if not path:
+        return Config()
+    from netstack.upstream.assemble import check
+
+    config = load_config(path)
+    try:
+        check(config)
+    except ConfigError as problem:
+        raise ConfigError(f"{path}: {problem}") from None
+    return config
+
+
 def make_configuration(options: argparse.Namespace, *, servers: tuple[str, ...] | None = None) -> Config:
     """The configuration that the options describe, over the file's. Raises ConfigError.
 
     `servers` is what stands in when neither names a resolver; None for the host's own.
     """
-    config = load_config(options.config) if options.config else Config()
+    config = load_configuration(options.config)
     dns = tuple(options.dns or ())
     if not dns:
         dns = config.dns.servers if config.dns.servers != Config().dns.servers else (servers or host_resolvers())

@@ -9,7 +9,7 @@ Only what is configured is built and imported: without a setting for it, no stag
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 from netstack.config import AnswersConfig, Config, parse_server
@@ -162,6 +162,33 @@ def with_rules(
     return RuleStage(inner, settings, lists, stats=stats, emit=emit, apps=apps, minute_of_week=minute_of_week)
 
 
+def check(config: Config) -> None:
+    """What can be said of `config` without a file or a socket. Raises ConfigError naming the key."""
+    from netstack.dns.dns64 import parse_prefix
+    from netstack.dns.ruleset import RuleSet, parse_addresses, parse_name
+
+    RuleSet(config.rules)
+    for upstream in config.dns.upstreams:
+        _upstream(upstream)
+    for number, split in enumerate(config.split, 1):
+        for text in split.upstreams:
+            _upstream(text, f"split[{number}].upstreams")
+        _each(f"split[{number}].suffixes", (text for text in split.suffixes if text != "."), parse_name)
+        _each(f"split[{number}].search", split.search, parse_name)
+    _each("answers.rebind_allow", config.answers.rebind_allow, parse_name)
+    _each("filter.sinkhole", config.filter.sinkhole, lambda text: parse_addresses((text,)))
+    if config.answers.dns64 not in ("off", "discover"):
+        _each("answers.dns64", (config.answers.dns64,), parse_prefix)
+
+
+def _each(key: str, texts: Iterable[str], read: Callable[[str], object]) -> None:
+    for text in texts:
+        try:
+            read(text)
+        except ValueError as problem:
+            raise ConfigError(f"{key}: {problem}") from None
+
+
 def local_minute(now: float) -> float:
     """Minutes since Monday 00:00, as this host's clock and time zone say."""
     time_ = time.localtime()
@@ -251,10 +278,10 @@ def _transports(config: Config, dialer: Dialer, entropy: Entropy, stats: Stats, 
     return Transports(dialer, entropy, settings, stats=stats, emit=emit)
 
 
-def _upstream(text: str) -> UpstreamUrl:
+def _upstream(text: str, key: str = "dns.upstreams") -> UpstreamUrl:
     from netstack.upstream.url import parse_upstream
 
     try:
         return parse_upstream(text)
     except ConfigError as problem:
-        raise ConfigError(f"dns.upstreams: {problem}") from None
+        raise ConfigError(f"{key}: {problem}") from None

@@ -16,10 +16,11 @@ from netstack.cli.options import (
     has_ipv6,
     host_network,
     host_resolvers,
+    load_configuration,
     make_configuration,
 )
 from netstack.config import Config, make_config
-from netstack.core.errors import NetstackError
+from netstack.core.errors import ConfigError, NetstackError
 from netstack.core.events import EngineError, StateChanged
 from netstack.core.network import Network
 
@@ -205,3 +206,46 @@ def test_events_on_standard_output(capfd):
     with event_output(parse("--events", "-")) as emit:
         emit(STARTED)
     assert json.loads(capfd.readouterr().out)["event"] == "state_changed"
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ('[dns]\nupstreams = "x"', "dns.upstreams: a list is wanted"),
+        ('[dns]\nupstreams = ["ftp://x"]', "dns.upstreams: upstream 'ftp://x'"),
+        ("[dns]\nservers = []", "dns.servers: at least one"),
+        ('[dns]\nnetwork_servers = ["x"]', "dns.network_servers: 'x'"),
+        ('[[rules]]\naction = "rewrite"', "rule 1: `to` is wanted"),
+        ('[[rules]]\naction = "drop"\nschedule = ["8"]', "rule 1: '8' is not a time"),
+        ('[[rules]]\naction = "drop"\nnames = ["/(/"]', "not a regular expression"),
+        ('[[rules]]\naction = "drop"\nservers = ["h"]', "rule 1: 'h' is not an IP address"),
+        ('[[rules]]\naction = "allow"\nstorm = "drop"', "rule 1: storm: 'drop'"),
+        ("[lockdown]\nports = [0]", "lockdown.ports: 0 is not a port"),
+        ('[captive]\nnames = ["a..b"]', "captive.names: 'a..b' is not a host name"),
+        ('[answers]\ndns64 = "zz"', "answers.dns64: 'zz'"),
+        ("[answers]\nstrip_h3 = true", "answers.strip_h3: str is wanted"),
+        ('[answers]\nrebind_allow = ["..."]', "answers.rebind_allow: '...' is not a name"),
+        ('[[split]]\nsuffixes = ["a"]', "split[1].upstreams: at least one"),
+        ('[[split]]\nsuffixes = ["a"]\nupstreams = ["ftp://x"]', "split[1].upstreams: upstream 'ftp://x'"),
+        ('[[split]]\nsearch = ["a..b"]\nupstreams = ["192.0.2.1"]', "split[1].search: 'a..b'"),
+        ('[filter]\nsinkhole = ["no"]', "filter.sinkhole: 'no'"),
+        ("[filter]\nstorm = -1", "filter.storm: must be above zero"),
+        ("[policy]\nquic_ports = [99999]", "policy.quic_ports: 99999 is not a port"),
+        ("[cache]\noctets = -5", "cache.octets: must be above zero"),
+        ("x = [1", "not valid TOML"),
+    ],
+)
+def test_a_wrong_setting_is_named_with_its_file(tmp_path, text, words):
+    path = tmp_path / "netstack.toml"
+    path.write_text(text)
+    with pytest.raises(ConfigError) as caught:
+        make_configuration(parse("--config", str(path)), servers=("192.0.2.1",))
+    assert str(caught.value).startswith(f"{path}: ") and words in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_octets_that_are_no_text_are_no_configuration(tmp_path):
+    path = tmp_path / "netstack.toml"
+    path.write_bytes(b"\xff\xfe")
+    with pytest.raises(ConfigError, match="not valid TOML"):
+        load_configuration(str(path))
