@@ -86,7 +86,6 @@ class DnsServer:
         self._listeners: list[UdpListener | TcpListener] = []
         self._answering: set[UdpListener] = set()  # have answers to send
         self._later: list[tuple[float, Callable[[], None]]] = []
-        self._deadline: float | None = None
         self._loop: Loop | None = None
         self.changes = Changes(self, source, config, emit, time.monotonic())
         self._routes: RouteWatch | None = None
@@ -248,8 +247,8 @@ class DnsServer:
 
     # --- Served ---
 
-    def before_wait(self) -> float | None:
-        """As `Served.before_wait`."""
+    def next_deadline(self) -> float | None:
+        """As `Served.next_deadline`."""
         deadline = self.resolver.next_timeout()
         for other in (self.bridge.next_timeout(), self.clients.next_timeout()):
             if other is not None and (deadline is None or other < deadline):
@@ -257,24 +256,19 @@ class DnsServer:
         for when, _ in self._later:
             if deadline is None or when < deadline:
                 deadline = when
-        self._deadline = deadline
-        return None if deadline is None else deadline - time.monotonic()
+        return deadline
 
-    def begin(self) -> float:
-        """As `Served.begin`."""
-        now = time.monotonic()
-        deadline = self._deadline
-        if deadline is not None and deadline <= now:
-            for owner in (self.resolver, self.bridge, self.clients):
-                try:
-                    owner.on_timeout(now)
-                except Exception as problem:
-                    self._report(problem)
-            due = [callback for when, callback in self._later if when <= now]
-            self._later = [entry for entry in self._later if entry[0] > now]
-            for callback in due:
-                callback()
-        return now
+    def on_deadline(self, now: float) -> None:
+        """As `Served.on_deadline`."""
+        for owner in (self.resolver, self.bridge, self.clients):
+            try:
+                owner.on_timeout(now)
+            except Exception as problem:
+                self._report(problem)
+        due = [callback for when, callback in self._later if when <= now]
+        self._later = [entry for entry in self._later if entry[0] > now]
+        for callback in due:
+            callback()
 
     def on_tunnel_readable(self, now: float) -> None:
         """There is none."""

@@ -24,6 +24,7 @@ from netstack.core.network import Network
 from netstack.core.ports import Dialer, Entropy, FlowLookup, FlowOwner, Resolver, Tunnel
 from netstack.core.stats import Stats
 from netstack.runtime.changes import Changes
+from netstack.runtime.driver import Driver
 from netstack.runtime.entropy import SystemEntropy
 from netstack.runtime.loop import Loop, describe_defect
 from netstack.runtime.poller import EnginePoller
@@ -35,13 +36,12 @@ if TYPE_CHECKING:
     import asyncio
 
     from netstack.engine import Engine
+    from netstack.runtime.portal_check import PortalWatch
 
 TunnelFactory = Callable[[Config, Stats, EventSink, "LiveRuntime"], Tunnel]
 ResolverFactory = Callable[[Config, Dialer, Entropy, Stats, EventSink], Resolver]
 EngineCommand = Callable[["Engine", float], Any]
 Change = Callable[[Changes, float], Any]
-
-_STALL_FIRST, _STALL_MOST = 0.02, 1.0  # seconds between looks at a device that is in trouble
 
 
 class SystemClock:
@@ -87,13 +87,15 @@ class LiveRuntime:
         self._flow_owner = flow_owner
         self.network = network or Network()
         self._blocked = blocked
+        self._protect = protect
+        self._portal_watch: PortalWatch | None = None
         self.changes: Changes | None = None  # while a run is on
         self._make_engine = make_engine if make_engine is not None else _engine_class()
         self._loop: Loop | None = None
         self._guest: Any = None
         self._lock = threading.Lock()
         self._stop_asked = False
-        self._driver: _Driver | None = None
+        self._driver: Driver | None = None
         self._failure: BaseException | None = None
         self.stopped_by: int | None = None  # the signal that ended the run
 
@@ -112,7 +114,7 @@ class LiveRuntime:
         are carried. `stop_signals` end the run cleanly (main thread only). Raises TunnelClosed when the
         device went away by itself, and whatever `make_tunnel` raises.
         """
-        loop = Loop(self.poller, self._report)
+        loop = Loop(self.poller, self.report)
         with self._lock:
             self._loop = loop
             if self._stop_asked:
@@ -159,7 +161,7 @@ class LiveRuntime:
         self.changes = Changes(engine, source, self.config, self.emit, time.monotonic())
         if self._blocked:
             self.changes.block_network(self._blocked, time.monotonic())
-        driver = self._driver = _Driver(self, loop, engine, tunnel)
+        driver = self._driver = Driver(self.poller, loop, engine, tunnel, self)
         for number in stop_signals:
             loop.add_signal_handler(number, self._on_signal, number)
         driver.attach()
@@ -224,6 +226,20 @@ class LiveRuntime:
         prepared = changes.prepare(config)
         return self.change(lambda changes, now: changes.reconfigure(prepared, now))
 
+    def look_for_portal(self) -> bool:
+        """Look whether a captive portal is in the way; what is found is an event. False when nothing runs.
+
+        The portal's API is asked when the network named one, `captive.probe` otherwise.
+        """
+        return self.call_soon_threadsafe(self._look_for_portal)
+
+    def _look_for_portal(self) -> None:
+        if self._portal_watch is None:
+            from netstack.runtime.portal_check import PortalWatch
+
+            self._portal_watch = PortalWatch(self.change, self.loop.call_later, self._protect, self.emit)
+        self._portal_watch.look()
+
     def replace_tunnel(self, make_tunnel: TunnelFactory) -> bool:
         """Go on with another packet device (Android makes a new interface when routes change). False when nothing runs.
 
@@ -259,8 +275,9 @@ class LiveRuntime:
         self.stopped_by = number
         self.stop()
 
-    def fail(self, problem: BaseException) -> None:
-        """End the run; `run` raises `problem`. Engine's thread only."""
+    def lose(self, problem: TunnelClosed) -> None:
+        """The device went away by itself: end the run; `run` raises `problem`. Engine's thread only."""
+        self.emit(EngineError(time.monotonic(), "tunnel", str(problem), fatal=True))
         if self._failure is None:
             self._failure = problem
         self.stop()
@@ -281,7 +298,8 @@ class LiveRuntime:
         guest: asyncio.AbstractEventLoop = self._guest
         return guest
 
-    def _report(self, problem: Exception, where: str = "engine") -> None:
+    def report(self, problem: Exception, where: str = "engine") -> None:
+        """Say that something raised what it should not have."""
         self.emit(EngineError(time.monotonic(), where, describe_defect(problem)))
 
     def _obey(self, command: EngineCommand) -> None:
@@ -289,143 +307,6 @@ class LiveRuntime:
             now = time.monotonic()
             command(self.engine, now)
             self.engine.flush(now)
-
-
-class _Driver:
-    """Implements `poller.Served` for one engine and one tunnel."""
-
-    def __init__(self, runtime: LiveRuntime, loop: Loop, engine: Engine, tunnel: Any) -> None:
-        self._runtime = runtime
-        self._loop = loop
-        self._engine = engine
-        self._poller = runtime.poller
-        self._report = runtime._report
-        self._deadline: float | None = None
-        self._busy = False
-        self._serve(tunnel)
-
-    def _serve(self, tunnel: Any) -> None:
-        self._tunnel = tunnel
-        self._fd: int = tunnel.fileno()
-        self._stall = _STALL_FIRST
-        # Links that hold packets back have deadlines, links of queued packets may have more than one batch takes.
-        self._tunnel_deadline: Callable[[], float | None] | None = getattr(tunnel, "next_timeout", None)
-        self._has_backlog = hasattr(tunnel, "pending")
-        self._may_fail = hasattr(tunnel, "stalled")  # a device, not a queue in memory
-
-    def replace(self, tunnel: Any) -> None:
-        """Serve another device from now on; the old one is closed."""
-        self.detach()
-        self.close()
-        self._serve(tunnel)
-        self.attach()
-
-    def close(self) -> None:
-        """Close the device."""
-        self._tunnel.close()
-
-    def attach(self) -> None:
-        if self._fd >= 0:
-            self._poller.watch_tunnel(self._fd, True)
-        self._poller.served = self
-
-    def detach(self) -> None:
-        self._poller.served = None
-        if self._fd >= 0:
-            self._poller.forget(self._fd)
-
-    def before_wait(self) -> float | None:
-        deadline = self._engine.next_timeout()
-        if self._tunnel_deadline is not None:
-            of_tunnel = self._tunnel_deadline()
-            if of_tunnel is not None and (deadline is None or of_tunnel < deadline):
-                deadline = of_tunnel
-        self._deadline = deadline
-        if self._has_backlog and self._tunnel.pending:
-            return 0.0
-        return None if deadline is None else deadline - time.monotonic()
-
-    def begin(self) -> float:
-        now = time.monotonic()
-        deadline = self._deadline
-        if deadline is not None and deadline <= now:
-            self._on_timeout(now)
-        if self._has_backlog and self._tunnel.pending:
-            self.on_tunnel_readable(now)
-        return now
-
-    def on_tunnel_readable(self, now: float) -> None:
-        self._busy = True
-        try:
-            self._engine.on_tunnel_readable(now)
-        except TunnelClosed as problem:
-            self._lose(problem)
-            return
-        except Exception as problem:
-            self._report(problem, "tunnel")
-        if self._may_fail:
-            if self._tunnel.stalled:
-                self._rest()
-            else:
-                self._stall = _STALL_FIRST
-
-    def on_readable(self, socket: Any, now: float) -> None:
-        self._busy = True
-        try:
-            self._engine.on_readable(socket, now)
-        except Exception as problem:
-            self._give_up(socket, problem)
-
-    def on_writable(self, socket: Any, now: float) -> None:
-        self._busy = True
-        try:
-            self._engine.on_writable(socket, now)
-        except Exception as problem:
-            self._give_up(socket, problem)
-
-    def finish(self, now: float) -> None:
-        if not self._busy:
-            return
-        self._busy = False
-        try:
-            self._engine.flush(now)
-        except TunnelClosed as problem:
-            self._lose(problem)
-        except Exception as problem:
-            self._report(problem)
-        if self._may_fail and self._tunnel.gone:
-            self._lose(TunnelClosed("the packet device is gone"))
-
-    def _on_timeout(self, now: float) -> None:
-        self._busy = True
-        try:
-            if self._tunnel_deadline is not None and self._tunnel.on_timeout(now):
-                self.on_tunnel_readable(now)
-            self._engine.on_timeout(now)
-        except Exception as problem:
-            self._report(problem)
-
-    def _rest(self) -> None:
-        """Look away from a device in trouble: it may poll readable all the time."""
-        self._poller.watch_tunnel(self._fd, False)
-        self._loop.call_later(self._stall, self._look_again)
-        self._stall = min(2 * self._stall, _STALL_MOST)
-
-    def _look_again(self) -> None:
-        if self._poller.served is self:
-            self._poller.watch_tunnel(self._fd, True)
-
-    def _lose(self, problem: TunnelClosed) -> None:
-        self._poller.forget(self._fd)
-        self._runtime.emit(EngineError(time.monotonic(), "tunnel", str(problem), fatal=True))
-        self._runtime.fail(problem)
-
-    # A defect in the engine must cost one flow, not the device's network.
-
-    def _give_up(self, socket: Any, problem: Exception) -> None:
-        self._report(problem)
-        with contextlib.suppress(Exception):
-            socket.watch(readable=False, writable=False)
 
 
 def _engine_class() -> type[Engine]:

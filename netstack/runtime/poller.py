@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import select
 import selectors
+import time
 from collections.abc import Callable
 from typing import Any, Final, Protocol
 
@@ -29,11 +30,11 @@ _CALL: Final = 2
 class Served(Protocol):
     """Who is told of engine sockets."""
 
-    def before_wait(self) -> float | None:
-        """Finish what is pending; seconds until the next deadline, 0 for now, None for none."""
+    def next_deadline(self) -> float | None:
+        """When it wants `on_deadline`, in the time of time.monotonic; 0 for at once, None for never."""
 
-    def begin(self) -> float:
-        """Waiting is over; the time that everything of this round happened at."""
+    def on_deadline(self, now: float) -> None:
+        """The deadline is over; told before all else of its round."""
 
     def on_tunnel_readable(self, now: float) -> None:
         """The packet device has packets, or trouble."""
@@ -117,19 +118,26 @@ class EnginePoller:
                 if found is not None and found.kind == _CALL:
                     found.socket()
             return
-        until = served.before_wait()
-        if until is not None and (timeout is None or until < timeout):
-            timeout = until if until > 0 else 0
+        deadline = served.next_deadline()
+        if deadline is not None:
+            until = deadline - time.monotonic()
+            if timeout is None or until < timeout:
+                timeout = until if until > 0.0 else 0.0
         events: list[tuple[int, int]] = self._wait.poll(timeout, _EVENTS)
-        now = served.begin()
-        watched = self._watched
+        now = time.monotonic()
+        if deadline is not None and deadline <= now:
+            served.on_deadline(now)
         if len(events) == 1:
             fd, mask = events[0]
-            found = watched.get(fd)
+            found = self._watched.get(fd)
             if found is not None:
-                self._serve(served, fd, found, mask, now)
+                if mask == _IN and found.kind == _SOCKET:
+                    served.on_readable(found.socket, now)
+                else:
+                    self._serve(served, fd, found, mask, now)
         elif events:
             # Who was meant is settled before the first is told: that one may close others, and open new ones.
+            watched = self._watched
             for fd, found, mask in [(fd, watched.get(fd), mask) for fd, mask in events]:
                 if found is not None and watched.get(fd) is found:
                     self._serve(served, fd, found, mask, now)

@@ -263,16 +263,11 @@ class Asker:
 
     # --- runtime.poller.Served ---
 
-    def before_wait(self) -> float | None:
-        deadline = self.resolver.next_timeout()
-        return None if deadline is None else deadline - time.monotonic()
+    def next_deadline(self) -> float | None:
+        return self.resolver.next_timeout()
 
-    def begin(self) -> float:
-        now = time.monotonic()
-        deadline = self.resolver.next_timeout()
-        if deadline is not None and deadline <= now:
-            self.resolver.on_timeout(now)
-        return now
+    def on_deadline(self, now: float) -> None:
+        self.resolver.on_timeout(now)
 
     def on_tunnel_readable(self, now: float) -> None:
         raise AssertionError

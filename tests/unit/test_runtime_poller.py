@@ -2,6 +2,7 @@
 
 import selectors
 import socket
+import time
 
 import pytest
 
@@ -14,14 +15,14 @@ class Log:
 
     def __init__(self):
         self.told = []
-        self.until = 0.0
+        self.deadline = None
         self.on_readable_do = lambda socket: None
 
-    def before_wait(self):
-        return self.until
+    def next_deadline(self):
+        return self.deadline
 
-    def begin(self):
-        return 9.0
+    def on_deadline(self, now):
+        self.told.append("deadline")
 
     def on_tunnel_readable(self, now):
         self.told.append("tunnel")
@@ -34,7 +35,8 @@ class Log:
         self.told.append(("writable", socket))
 
     def finish(self, now):
-        self.told.append(f"finish {now}")
+        self.told.append("finish")
+        self.now = now
 
 
 @pytest.fixture(params=["epoll", "portable"])
@@ -61,7 +63,7 @@ def test_ready_socket_is_served_with_one_finish(poller, pair):
     poller.watch(ours.fileno(), "a", True, True)
     theirs.send(b"x")
     poller.select(0)
-    assert poller.served.told == [("readable", "a"), ("writable", "a"), "finish 9.0"]
+    assert poller.served.told == [("readable", "a"), ("writable", "a"), "finish"]
 
 
 def test_interest_is_level_triggered_and_changes(poller, pair):
@@ -74,11 +76,11 @@ def test_interest_is_level_triggered_and_changes(poller, pair):
     poller.watch(ours.fileno(), "a", False, True)
     poller.served.told.clear()
     poller.select(0)
-    assert poller.served.told == [("writable", "a"), "finish 9.0"]
+    assert poller.served.told == [("writable", "a"), "finish"]
     poller.watch(ours.fileno(), "a", False, False)
     poller.served.told.clear()
     poller.select(0)
-    assert poller.served.told == ["finish 9.0"]
+    assert poller.served.told == ["finish"]
     assert len(poller) == 0
 
 
@@ -96,11 +98,11 @@ def test_tunnel_is_told_apart(poller, pair):
     poller.watch_tunnel(ours.fileno(), True)
     theirs.send(b"x")
     poller.select(0)
-    assert poller.served.told == ["tunnel", "finish 9.0"]
+    assert poller.served.told == ["tunnel", "finish"]
     poller.watch_tunnel(ours.fileno(), False)
     poller.forget(ours.fileno())
     poller.select(0)
-    assert poller.served.told[2:] == ["finish 9.0"]
+    assert poller.served.told[2:] == ["finish"]
 
 
 def test_hang_up_counts_as_what_was_waited_for(poller, pair):
@@ -147,13 +149,13 @@ def test_socket_closed_by_another_of_its_round_is_not_told(poller):
     poller.served.on_readable_do = close_the_others
     poller.select(0)
     assert len(poller.served.told) == 2
-    assert poller.served.told[1] == "finish 9.0"
+    assert poller.served.told[1] == "finish"
     for both in pairs:
         for each in both:
             each.close()
 
 
-def test_shorter_of_both_deadlines_is_waited_for(poller):
+def test_shorter_of_both_deadlines_is_waited_for(poller, monkeypatch):
     waited = []
 
     class Waits:
@@ -166,10 +168,24 @@ def test_shorter_of_both_deadlines_is_waited_for(poller):
 
     poller._wait.close()
     poller._wait = Waits()
+    now = 100.0
+    monkeypatch.setattr(module.time, "monotonic", lambda: now)
     for until, timeout in ((None, None), (None, 3), (2.0, None), (2.0, 3), (4.0, 3), (-1.0, 3)):
-        poller.served.until = until
+        poller.served.deadline = None if until is None else now + until
         poller.select(timeout)
     assert waited == [None, 3, 2.0, 2.0, 3, 0]
+    assert poller.served.told == ["finish"] * 5 + ["deadline", "finish"]
+
+
+def test_deadline_is_told_before_what_is_ready_in_its_round(poller, pair):
+    ours, theirs = pair
+    poller.watch(ours.fileno(), "a", True, False)
+    theirs.send(b"x")
+    begin = time.monotonic()
+    poller.served.deadline = begin
+    poller.select(None)
+    assert poller.served.told == ["deadline", ("readable", "a"), "finish"]
+    assert poller.served.now >= begin
 
 
 def test_error_on_a_socket_that_keeps_errors_is_noted(poller):
@@ -184,7 +200,7 @@ def test_error_on_a_socket_that_keeps_errors_is_noted(poller):
         keeps = Keeps()
         poller.watch(udp.fileno(), keeps, True, False)
         udp.sendto(b"x", closed)
-        poller.served.until = 2.0
+        poller.served.deadline = time.monotonic() + 2
         poller.select(2)
         assert ("readable", keeps) in poller.served.told
         assert keeps.error_pending or isinstance(poller._wait, module._Portable)
