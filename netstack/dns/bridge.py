@@ -44,7 +44,7 @@ QueryOf = Callable[[int, Query, FiveTuple, float, bool], None]
 Identity = tuple[int, bytes, int, bytes, int, int, bytes]
 
 
-_REPEATED_MOST = 512
+_REPEATED_MOST = 1024
 _REPEATED_LONGEST = 1232
 
 
@@ -224,8 +224,8 @@ class DnsBridge:
                 self._fail(query, pending.flow, pending.reply, "malformed", now)
                 return
             if token == self._asking and len(message) <= _REPEATED_LONGEST:
-                if len(self._repeated) >= _REPEATED_MOST:
-                    self._repeated.clear()
+                if repeated is None and len(self._repeated) >= _REPEATED_MOST:
+                    del self._repeated[next(iter(self._repeated))]
                 self._repeated[query.message[2:]] = _Repeated(query, message, answer)
         tracker = self._tracker
         addresses: tuple[str, ...] = ()

@@ -288,3 +288,80 @@ def test_reconfigure_and_network_change_leave_pending_queries_alone() -> None:
     desk.ask(query(ident=2).to_wire(), 1.0)
     assert [reply.id for reply in desk.replies()] == [2], "the new cap"
     assert desk.bridge.next_timeout() == 5.0
+
+
+class Cached(ScriptedResolver):
+    """Answers at once, with what a test says, under the query's id."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.says = b""
+
+    def start(self, owner):  # type: ignore[no-untyped-def]
+        self.owner = owner
+
+    def query(self, token, message, now, over_tcp=False):  # type: ignore[no-untyped-def]
+        self.owner.on_answer(token, message[:2] + self.says[2:], now)
+
+
+def test_an_answer_that_is_repeated_is_leased_again_and_has_each_askers_id() -> None:
+    desk = Desk(Cached())
+    desk.resolver.says = answer(query(), "192.0.2.1").to_wire()
+    for ident in (1, 2, 3):
+        desk.log.clear()
+        assert desk.ask(query(ident=ident).to_wire())
+        assert [entry[0] for entry in desk.log] == ["lease", 40000] and desk.replies()[0].id == ident
+    desk.log.clear()
+    desk.resolver.says = answer(query(), "192.0.2.2").to_wire()
+    assert desk.ask(query(ident=4).to_wire())
+    assert desk.log[0] == ("lease", "a.test", b"\xc0\0\2\2") and str(desk.replies()[0].answer[0][0]) == "192.0.2.2"
+
+
+def test_what_is_wrong_is_seen_behind_an_answer_that_was_right() -> None:
+    desk = Desk(Cached())
+    good = answer(query(), "192.0.2.1").to_wire()
+    desk.resolver.says = good
+    assert desk.ask(query(ident=1).to_wire()) and desk.ask(query(ident=2).to_wire())
+    for bad, reason in (
+        (good[:-1], DropReason.DNS_MALFORMED),
+        (good[:13] + b"b" + good[14:], DropReason.DNS_UNEXPECTED_ANSWER),
+        (good[:2] + b"\0" + good[3:], DropReason.DNS_UNEXPECTED_ANSWER),
+    ):
+        desk.log.clear()
+        desk.stats.drops.clear()
+        desk.resolver.says = bad
+        assert desk.ask(query(ident=3).to_wire())
+        assert desk.stats.drops == {reason: 1}
+        assert [entry[0] for entry in desk.log] == [40000], "nothing is leased"
+        assert desk.replies()[0].rcode() == dns.rcode.SERVFAIL
+
+
+def test_an_answer_under_another_id_is_none_although_its_octets_are_known() -> None:
+    class Wrong(Cached):
+        def query(self, token, message, now, over_tcp=False):  # type: ignore[no-untyped-def]
+            self.owner.on_answer(token, self.says, now)
+
+    desk = Desk(Wrong())
+    desk.resolver.says = answer(query(ident=1), "192.0.2.1").to_wire()
+    assert desk.ask(query(ident=1).to_wire()) and desk.ask(query(ident=2).to_wire())
+    assert [message.rcode() for message in desk.replies()] == [dns.rcode.NOERROR, dns.rcode.SERVFAIL]
+
+
+def test_what_is_remembered_of_repeated_answers_is_bounded() -> None:
+    desk = Desk(Cached())
+    for number in range(1500):
+        asked = query(f"n{number}.test")
+        desk.resolver.says = answer(asked, "192.0.2.1").to_wire()
+        desk.ask(asked.to_wire())
+    assert len(desk.bridge._repeated) == 1024
+    assert desk.ask(query("n1499.test", ident=8).to_wire()) and len(desk.bridge._repeated) == 1024
+
+
+def test_the_limit_of_a_client_is_its_own_although_the_answer_is_known() -> None:
+    desk = Desk(Cached())
+    small, large = query(use_edns=False), query(use_edns=0, payload=1232)
+    for asked, cut in ((large, False), (small, True), (large, False), (small, True)):
+        desk.resolver.says = answer(asked, *(f"192.0.2.{number}" for number in range(60))).to_wire()
+        desk.log.clear()
+        desk.ask(asked.to_wire())
+        assert bool(desk.replies()[0].flags & dns.flags.TC) is cut
