@@ -96,7 +96,9 @@ class Http2Client:
         size = len(body)
         head = self._heads.get(size)
         if head is None:
-            head = self._heads[size] = self._head + _literal(b"content-length", b"%d" % size)
+            head = self._head + _literal(b"content-length", b"%d" % size)
+            if len(self._heads) < BLOCKS_KEPT:
+                self._heads[size] = head
         stream_id = self._next
         self._next += 2
         self.is_ending = self.is_ending or self._next > STREAM_ID_MOST
@@ -245,7 +247,7 @@ class Http2Client:
         status = kind = b""
         age = 0
         for name, value in headers:
-            if name == b":status":
+            if name == b":status" and len(value) == 3 and value.isdigit():
                 status = bytes(value)
             elif name == b"content-type":
                 kind = bytes(value).partition(b";")[0].strip().lower()

@@ -26,6 +26,8 @@ RECORD = 16_384
 READ_SIZE = 65_536
 OUTPUT_MOST = 262_144  # octets waiting for the socket above which no more are taken
 REPEAT_EVENT = 10.0  # seconds during which the same failure is reported once
+REPORTS_MOST = 5  # different ones in that time: what a server says may be new every time
+REPORT_LONGEST = 300  # characters
 
 
 class Trust:
@@ -55,22 +57,25 @@ class Trust:
 
 
 class Reporter:
-    """Error events about one upstream, the same one not all the time."""
+    """Error events about one upstream, the same one not all the time, and not many."""
 
-    __slots__ = ("_emit", "_label", "_last", "_said")
+    __slots__ = ("_emit", "_label", "_said")
 
     def __init__(self, label: str, emit: EventSink | None) -> None:
         self._label = label
         self._emit = emit
-        self._said = ""
-        self._last = float("-inf")
+        self._said: dict[str, float] = {}
 
     def report(self, message: str, now: float) -> None:
-        """Emit ``EngineError(where="resolver")``."""
-        if self._emit is None or (message == self._said and now - self._last < REPEAT_EVENT):
+        """Emit ``EngineError(where="resolver")``. `message` may hold what the server said."""
+        if self._emit is None or (message in self._said and now - self._said[message] < REPEAT_EVENT):
             return
-        self._said, self._last = message, now
-        self._emit(EngineError(now, "resolver", f"{self._label}: {message}"))
+        self._said = {said: at for said, at in self._said.items() if now - at < REPEAT_EVENT}
+        if len(self._said) >= REPORTS_MOST:
+            return
+        self._said[message] = now
+        shown = "".join(each if each.isprintable() else "?" for each in message[:REPORT_LONGEST])
+        self._emit(EngineError(now, "resolver", f"{self._label}: {shown}"))
 
 
 class TlsClient:

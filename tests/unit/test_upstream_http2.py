@@ -7,10 +7,11 @@ pytest.importorskip("h2")
 from h2.config import H2Configuration
 from h2.connection import H2Connection
 from h2.events import DataReceived, PingAckReceived, RequestReceived, StreamEnded
+from hpack import Encoder
 from hypothesis import given
 from hypothesis import strategies as st
 
-from netstack.upstream.http2 import BODY_MOST, Http2Client, Http2Error
+from netstack.upstream.http2 import BLOCKS_KEPT, BODY_MOST, Http2Client, Http2Error
 
 HEADERS = [
     (b":method", b"POST"), (b":scheme", b"https"), (b":authority", b"dns.test"), (b":path", b"/" + b"q" * 300),
@@ -57,6 +58,26 @@ def test_requests_are_read_by_h2() -> None:
     pair.server.increment_flow_control_window(60_000)
     pair.pump()
     assert pair.client.can_request(40_000)
+
+
+def test_heads_that_are_kept_are_bounded() -> None:
+    pair = Pair()
+    pair.server.increment_flow_control_window(50_000_000)
+    pair.pump()
+    for size in range(1, 1000):
+        pair.client.request(b"x" * size)
+    assert len(pair.client._heads) == BLOCKS_KEPT
+
+
+@pytest.mark.parametrize("status", [b"20", b"2000", b"abc", b"\x1b[2J", b"2" * 5000])
+def test_a_status_that_is_none_is_not_repeated(status: bytes) -> None:
+    pair = Pair()
+    stream_id = pair.client.request(b"q")
+    pair.pump()
+    block = Encoder().encode([(b":status", status), (b"content-type", b"x")])
+    frame = len(block).to_bytes(3, "big") + b"\x01\x05" + stream_id.to_bytes(4, "big") + block
+    [(_, response)] = pair.client.receive(frame)
+    assert response is not None and response.status == b""
 
 
 def test_responses_with_everything_that_may_come() -> None:

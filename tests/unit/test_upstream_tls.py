@@ -11,7 +11,7 @@ from netstack.core.errors import ConfigError
 from netstack.core.events import EngineError
 from netstack.core.flow import Endpoint
 from netstack.testing.world import ScriptedDialer
-from netstack.upstream.tls import Reporter, TlsClient, TlsStream, Trust, tbs_of
+from netstack.upstream.tls import REPORTS_MOST, Reporter, TlsClient, TlsStream, Trust, tbs_of
 from tests.certificates import MemoryTlsServer, authority, server_context, server_files, settle
 
 SERVER = Endpoint.of("192.0.2.53", 853)
@@ -222,6 +222,17 @@ def test_the_same_failure_is_reported_once_in_a_while() -> None:
         reporter.report("bad", now)
     reporter.report("worse", 11.5)
     assert [event.at for event in events] == [0.0, 11.0, 11.5]
+
+
+def test_what_a_server_says_cannot_flood_nor_write_on_a_terminal() -> None:
+    events: list[EngineError] = []
+    reporter = Reporter("tls://x", events.append)
+    for number in range(1000):
+        reporter.report(f"\x1b[2J\n{number}" + "x" * 10_000, 1.0 + number / 1000)
+    assert len(events) == REPORTS_MOST
+    assert all(event.message.isprintable() and len(event.message) < 350 for event in events)
+    reporter.report("later", 11.5)
+    assert len(events) == REPORTS_MOST + 1
 
 
 def test_an_end_that_comes_with_the_last_octets_is_told() -> None:
