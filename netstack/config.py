@@ -321,6 +321,11 @@ class CaptiveConfig:
     """Names of the systems' probes, exactly. A portal's own names are learnt."""
     limit: float = 300.0
     """Seconds of an allowance at most; 0 for none."""
+    probe: str = "http://connectivitycheck.gstatic.com/generate_204"
+    """What is asked to find out whether there is a portal when the network names no API: an http URL that is answered
+    with 204, or with 200 and nothing or "Success"."""
+    watch: bool = False
+    """Look for a portal at the start and on every other network, without being told to."""
 
 
 @recordclass(frozen=True, kw_only=True)
@@ -536,6 +541,8 @@ def _check(config: Config) -> None:
         for key in ("upstreams", "suffixes"):
             if not getattr(split, key) and not (key == "suffixes" and split.search):
                 raise ConfigError(f"split[{number}].{key}: at least one is wanted")
+    if not config.captive.probe.startswith(("http://", "https://")):
+        raise ConfigError(f"captive.probe: {config.captive.probe!r} is not an http URL")
     for key in ("servers", "bootstrap", "network_servers"):
         for server in getattr(config.dns, key):
             try:

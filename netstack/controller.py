@@ -222,6 +222,8 @@ class PacketCaptureController:
         with self._lock:
             if self._state is State.STARTING:
                 self._enter(State.RUNNING)
+        if self._config.captive.watch:
+            self.look_for_portal()
 
     def _protect(self, fd: int) -> bool:
         return True if self._callback is None else bool(self._callback.protect_socket(fd))
@@ -344,6 +346,16 @@ class PacketCaptureController:
             lambda changes, now: changes.captive_portal(now, api_url=api_url, answer=answer, captive=captive, url=url)
         )
 
+    def look_for_portal(self) -> None:
+        """Find out whether a captive portal is in the way, past the tunnel and without waiting; the answer is an event.
+
+        The API that `captive_portal` named is asked, `captive.probe` when there is none; again every 10 s while the
+        portal is shut. Hosts that do this by themselves tell with `captive_portal` what they found.
+        """
+        runtime = self._runtime
+        if runtime is not None:
+            runtime.look_for_portal()
+
     def network_changed(
         self,
         name: str | None = None,
@@ -369,6 +381,8 @@ class PacketCaptureController:
         )
         self._network = network
         self._change(lambda changes, now: changes.network_changed(network, now))
+        if self._config.captive.watch:
+            self.look_for_portal()
 
     def _change(self, change: Callable[[Changes, float], Any]) -> None:
         runtime = self._runtime

@@ -84,7 +84,11 @@ def watch_network(runtime: LiveRuntime, config: Config) -> None:
     def changed() -> None:
         network = host_network(config)
         runtime.change(lambda changes, now: changes.network_changed(network, now))
+        if config.captive.watch:
+            runtime.look_for_portal()
 
+    if config.captive.watch:
+        runtime.look_for_portal()
     RouteWatch(runtime.poller, runtime.loop.call_later, changed, destinations_of(config)).open()
 
 

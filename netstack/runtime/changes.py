@@ -147,6 +147,11 @@ class Changes:
             self._carrier.use_resolver(resolver, now)
 
     @property
+    def known_portal(self) -> CaptivePortal | None:
+        """What is known of a captive portal, if there has been anything to know."""
+        return self._source.portal
+
+    @property
     def portal(self) -> CaptivePortal:
         """What is known of a captive portal; it costs nothing until it is first wanted."""
         portal = self._source.portal
@@ -161,6 +166,8 @@ class Changes:
         captive: bool | None = None, url: str = "",
     ) -> None:  # fmt: skip
         """What the host learnt of a portal: the API's URL, the API's answer, or what a probe found."""
+        if captive is False and not api_url and answer is None and self._source.portal is None:
+            return  # no portal, as everybody thought
         portal = self.portal
         self._renew(now)
         if api_url:

@@ -298,6 +298,48 @@ def test_hangup_changes_a_tunnel_and_live_flows_survive(network, own_resolver, t
 
 
 
+PORTAL = """
+import http.server, os, sys
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        if os.path.exists(sys.argv[2]):
+            self.send_response(204)
+        else:
+            self.send_response(302); self.send_header("Location", "http://login.portal.test/")
+        self.end_headers()
+    def log_message(self, *ignored): pass
+http.server.HTTPServer((sys.argv[1], 8080), Handler).serve_forever()
+"""
+
+
+def test_a_captive_portal_is_noticed_its_names_resolve_and_its_end_is_too(network, own_resolver, tmp_path):
+    """The upstream is unreachable, as behind a portal; then somebody logs in."""
+    address, paid, events = "203.0.113.77", tmp_path / "paid", tmp_path / "events"
+    ip("-n", network.net, "address", "add", f"{address}/32", "dev", "lo")
+    file = tmp_path / "netstack.toml"
+    file.write_text(
+        '[dns]\nupstreams = ["udp://192.0.2.254"]\ntimeout = 1.0\n'
+        f'[captive]\nwatch = true\nprobe = "http://{address}:8080/generate_204"\n'
+    )
+    portal = network.start(sys.executable, "-c", PORTAL, address, str(paid), namespace=network.net)
+    asking = (
+        "sleep 1; for name in captive.apple.com login.portal.test www.test; do "
+        "dig +short +time=2 +tries=1 $name; done; "
+        f"touch {paid}; sleep 11"
+    )
+    try:
+        done = network.run(
+            *behind(own_resolver, *EXEC, "--config", str(file), "--events", str(events), "--", "sh", "-c", asking),
+        )
+    finally:
+        portal.kill()
+        ip("-n", network.net, "address", "del", f"{address}/32", "dev", "lo")
+    assert done.stdout.split() == [SERVER, SERVER], done.stderr  # and no answer for the third
+    lines = [json.loads(line) for line in events.read_text().splitlines()]
+    told = [(line["state"], line["url"]) for line in lines if line["event"] == "captive_portal_changed"]
+    assert told == [("captive", "http://login.portal.test/"), ("clear", "http://login.portal.test/")]
+
+
 def test_a_tunnel_notices_another_network_and_serves_within_a_second(network, own_resolver):
     """The way out goes away while queries are asked, and comes back with another address."""
     one = "dig +time=1 +tries=1 +short www.test | xargs -r echo $(date +%s.%N); sleep 0.05"
