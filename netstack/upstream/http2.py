@@ -17,6 +17,8 @@ from typing import Any
 from hpack import Decoder
 from hpack.exceptions import HPACKError
 
+from netstack.core.packet import Octets
+
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 FRAME_MOST = 16_384  # octets of a frame's payload, ours (SETTINGS_MAX_FRAME_SIZE is left alone) and the server's
 BODY_MOST = 65_535  # octets of a response's body
@@ -120,9 +122,9 @@ class Http2Client:
 
     # --- in ---
 
-    def receive(self, octets: bytes) -> list[tuple[int, Response | None]]:
+    def receive(self, octets: Octets) -> list[tuple[int, Response | None]]:
         """Streams that ended: with their response, or with None when the server reset them. Raises Http2Error."""
-        buffer = self._buffer + octets if self._buffer else octets
+        buffer = b"".join((self._buffer, octets)) if self._buffer else bytes(octets)
         ended: list[tuple[int, Response | None]] = []
         at, size = 0, len(buffer)
         while size - at >= 9:
