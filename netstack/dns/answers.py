@@ -53,6 +53,7 @@ _AAAA_IN = b"\0\0\x1c\0\1"  # the end of a name, type AAAA, class IN
 _OPT_START = b"\0\0\x29"  # root, type OPT: without options 11 octets, at the end of nearly every query
 _PTR_IN = b"\x03ip6\x04arpa\0\0\x0c\0\1"
 _TYPE_IN = {kind: kind.to_bytes(2, "big") + b"\0\1" for kind in (A, AAAA, SVCB, HTTPS)}  # behind a record's name
+_DISCOVERY = HEADER.pack(0, RD, 1, 0, 0, 0) + dns64.ARPA + _AAAA_IN[1:]
 _RETRY = 60.0  # seconds until a prefix discovery that failed is tried again
 _MAX_TTL = 0x7FFFFFFF
 
@@ -78,6 +79,7 @@ class AnswerStage(Stage):
     __slots__ = (
         "_aaaa",
         "_allow",
+        "_asked_inner",
         "_by_own",
         "_discover_at",
         "_discovering",
@@ -105,8 +107,8 @@ class AnswerStage(Stage):
     ) -> None:
         """`scope_of(packed address)` is zero for ordinary (public) addresses: `policy.lan.classify`.
 
-        `discovery` is the resolver of the network itself, which alone knows its NAT64 prefix; without it the inner
-        one is asked. ValueError for a `dns64` that is no prefix.
+        `discovery` is the resolver of the network itself, which knows its NAT64 prefix; the inner one is asked without
+        it, and when it knows of none. ValueError for a `dns64` that is no prefix.
         """
         super().__init__(inner, *([discovery] if discovery is not None else []))
         self._scope_of = scope_of
@@ -118,6 +120,7 @@ class AnswerStage(Stage):
         self._by_own: dict[int, _Synthesis] = {}
         self._held: list[_Synthesis] = []  # until the prefix is known
         self._discovering = 0
+        self._asked_inner = False
         self._discover_at: float | None = None
         self.reconfigure(settings or AnswersConfig())
 
@@ -280,14 +283,19 @@ class AnswerStage(Stage):
     def _discover(self, now: float) -> None:
         self._discover_at = None
         self._discovering = self.own_token()
-        message = HEADER.pack(0, RD, 1, 0, 0, 0) + dns64.ARPA + _AAAA_IN[1:]
-        self._discovery.query(self._discovering, message, now)
+        self._asked_inner = self._discovery is self.inner
+        self._discovery.query(self._discovering, _DISCOVERY, now)
 
     def _discovered(self, message: bytes, now: float) -> None:
         """The answer for ipv4only.arpa, or nothing: prefixes, and what waited for them."""
         self._discovering = 0
         read = read_message(message) if message else None
         records = [each for each in read.sections[0] if each.kind == AAAA and len(each.data) == 16] if read else []
+        if not records and not self._asked_inner and self._settings.dns64 == "discover":
+            self._asked_inner = True  # the network knows of none; an upstream of the user's choice may
+            self._discovering = self.own_token()
+            self.inner.query(self._discovering, _DISCOVERY, now)
+            return
         if self._settings.dns64 == "discover":
             self.prefixes = dns64.discovered(record.data for record in records)
             ttl = min((record.ttl for record in records), default=0)

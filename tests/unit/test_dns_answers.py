@@ -303,9 +303,20 @@ def test_a_network_without_prefix_delays_nothing_for_long(how: str) -> None:
         desk.reply(resolver=desk.network)
     else:
         desk.network.fail(next(iter(desk.network.queries)), "timeout", 5.0)
+    assert desk.told == [], "an upstream may still know one"
+    desk.reply()
     assert desk.told == [given]
     desk.ask(kind="AAAA")
     assert not desk.network.queries, "not asked again at once"
+
+
+def test_an_upstream_may_know_the_prefix_that_the_network_does_not() -> None:
+    desk = Desk(dns64="discover", own_discovery=True)
+    desk.ask()
+    desk.reply("a.test. 60 A 192.0.2.33")
+    desk.reply(resolver=desk.network)
+    desk.reply("ipv4only.arpa. 900 AAAA 2001:db8:1::c000:aa")
+    assert desk.stage.prefixes == [parse_prefix("2001:db8:1::/96")]
 
 
 def test_the_host_may_know_the_prefix() -> None:
