@@ -26,7 +26,6 @@ from collections.abc import Sequence
 from netstack.core.errors import ConfigError
 from netstack.core.events import EngineError, EventSink
 from netstack.core.ports import Resolver, ResolverOwner
-from netstack.core.record import field, recordclass
 from netstack.dns.stage import earlier
 
 STRATEGIES = ("failover", "parallel", "fastest")
@@ -42,22 +41,26 @@ MEASURE_EVERY = 64  # queries, of which one is duplicated to measure
 _SERVFAIL = 2
 
 
-@recordclass(eq=False)
 class _Lookup:
     """A query and where it was sent."""
 
-    token: int
-    message: bytes
-    over_tcp: bool
-    order: list[Member]
-    at: int = 0  # of `order`: whose turn is next
-    tries: list[tuple[Member, int]] = field(default_factory=list)  # under way
-    pause: float = PAUSE_FIRST
-    servfail: bytes = b""
-    why: str = "timeout"
-    done: bool = False
-    resting: bool = False  # everybody failed; a later try is planned
-    asking: bool = False  # an upstream is being asked: a failure on the spot is seen by whoever asks
+    __slots__ = (
+        "asking", "at", "done", "message", "order", "over_tcp", "pause", "resting", "servfail", "token", "tries", "why",
+    )  # fmt: skip
+
+    def __init__(self, token: int, message: bytes, over_tcp: bool, order: list[Member]) -> None:
+        self.token = token
+        self.message = message
+        self.over_tcp = over_tcp
+        self.order = order
+        self.at = 0  # of `order`: whose turn is next
+        self.tries: list[tuple[Member, int]] = []  # under way
+        self.pause = PAUSE_FIRST
+        self.servfail = b""
+        self.why = "timeout"
+        self.done = False
+        self.resting = False  # everybody failed; a later try is planned
+        self.asking = False  # an upstream is being asked: a failure on the spot is seen by whoever asks
 
 
 class Member:

@@ -22,7 +22,7 @@ from netstack.core.drops import DropReason
 from netstack.core.errors import DialError, ProtectError
 from netstack.core.flow import Endpoint
 from netstack.core.ports import Dialer, Entropy, ResolverOwner
-from netstack.core.record import field, recordclass
+from netstack.core.record import recordclass
 from netstack.core.stats import Stats
 from netstack.dns.message import HEADER_SIZE, TC, Question, parse_question
 from netstack.upstream.dns_channels import TcpChannel, UdpPool
@@ -41,25 +41,41 @@ class Server:
     silent_until: float = 0.0
 
 
-@recordclass(eq=False)
 class Lookup:
     """A query on its way. `places` are where its ids are registered, so that they can be given back."""
 
-    token: int
-    message: bytes
-    question: Question
-    over_tcp: bool
-    deadline: float
-    order: list[Server]
-    tries: int = 0
-    server: Server | None = None
-    serial: int = 0  # of the current try; a timer of an earlier one is stale
-    done: bool = False
-    on_tcp: bool = False  # the current try goes over TCP
-    truncated: bytes = b""  # an answer with TC, better than none
-    refused: set[int] = field(default_factory=set)  # servers (by identity) that refused
-    why: str = "timeout"
-    places: list[tuple[dict[int, Lookup], int]] = field(default_factory=list)
+    __slots__ = (
+        "deadline", "done", "message", "on_tcp", "order", "over_tcp", "places", "question", "refused", "serial",
+        "server", "token", "tries", "truncated", "why",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        token: int,
+        message: bytes,
+        question: Question,
+        over_tcp: bool,
+        deadline: float,
+        order: list[Server],
+        on_tcp: bool = False,
+        server: Server | None = None,
+    ) -> None:
+        """`on_tcp`: the current try goes over TCP."""
+        self.token = token
+        self.message = message
+        self.question = question
+        self.over_tcp = over_tcp
+        self.deadline = deadline
+        self.order = order
+        self.on_tcp = on_tcp
+        self.tries = 0
+        self.server = server
+        self.serial = 0  # of the current try; a timer of an earlier one is stale
+        self.done = False
+        self.truncated = b""  # an answer with TC, better than none
+        self.refused: set[int] = set()  # servers (by identity) that refused
+        self.why = "timeout"
+        self.places: list[tuple[dict[int, Lookup], int]] = []
 
 
 class ProxyResolver:
