@@ -4,8 +4,8 @@ Responsible for: constructor, equality, hash and text of such classes; a changed
 Refuses to know: what the fields mean.
 
 `dataclasses` imports inspect, ast, dis and tokenize (1.4 MiB) and compiles up to eight functions for each class. Here
-one constructor is compiled when the first instance is made, and the rest is shared. Who asks with the functions of
-`dataclasses` (fields, replace, asdict, is_dataclass) is answered as by one of its own.
+one constructor is compiled when the first instance is made, none for keyword-only records, and the rest is shared.
+Who asks with the functions of `dataclasses` (fields, replace, asdict, is_dataclass) is answered as by one of its own.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def recordclass(*, frozen: bool = False, kw_only: bool = False, eq: bool = True)
         body.update(
             __slots__=tuple(own), __match_args__=() if kw_only else names, record_fields=names,
             record_defaults=defaults, record_kw_only=kw_only, __dataclass_fields__=_Described(),
-            __init__=_first_init(frozen), __repr__=body.get("__repr__", _show),
+            __init__=_init_by_name if kw_only else _first_init(frozen), __repr__=body.get("__repr__", _show),
         )  # fmt: skip
         if eq:
             body["_values"] = property(attrgetter(*names))
@@ -85,6 +85,24 @@ def is_record(kind: Any) -> bool:
     return isinstance(kind, type) and hasattr(kind, "record_fields")
 
 
+def _init_by_name(self: Any, **given: Any) -> None:
+    """The constructor of keyword-only records: settings, of which few are made; compiling one takes 0.14 ms."""
+    for name in self.record_fields:
+        if name in given:
+            value = given.pop(name)
+        elif name in self.record_defaults:
+            value = self.record_defaults[name]
+            if isinstance(value, _Factory):
+                value = value.make()
+        else:
+            raise TypeError(f"{type(self).__name__}: {name} is missing")
+        object.__setattr__(self, name, value)
+    if given:
+        raise TypeError(f"{type(self).__name__}: {next(iter(given))} is none of its fields")
+    if hasattr(self, "__post_init__"):
+        self.__post_init__()
+
+
 def _first_init(frozen: bool) -> Callable[..., None]:
     def __init__(self: Any, *arguments: Any, **options: Any) -> None:
         cls: Any = next(each for each in type(self).__mro__ if each.__dict__.get("__init__") is __init__)
@@ -113,8 +131,7 @@ def _compiled_init(cls: Any, frozen: bool) -> Any:
         lines.append(f"_set(self, {name!r}, {value})" if frozen else f"self.{name} = {value}")
     if hasattr(cls, "__post_init__"):
         lines.append("self.__post_init__()")
-    signature = ", ".join(["self", *(["*"] if cls.record_kw_only and parameters else []), *parameters])
-    exec(f"def __init__({signature}):\n " + "\n ".join(lines or ["pass"]), known)
+    exec(f"def __init__({', '.join(['self', *parameters])}):\n " + "\n ".join(lines or ["pass"]), known)
     made = known["__init__"]
     made.__qualname__ = f"{cls.__qualname__}.__init__"
     return made
