@@ -46,8 +46,11 @@ class Stream(Protocol):
     def connect_error(self) -> int:
         """After the first writability: 0 when connected, else an errno (ECONNREFUSED, ETIMEDOUT, ...)."""
 
-    def recv(self, limit: int) -> bytes:
-        """At most `limit` octets; b"" at end of file; BlockingIOError; OSError (ECONNRESET...)."""
+    def recv(self, limit: int) -> Octets:
+        """At most `limit` octets, none at end of file; BlockingIOError; OSError (ECONNRESET...).
+
+        They stay as they are for as long as they are referred to; their memory may be used again after that.
+        """
 
     def send(self, octets: Octets) -> int:
         """How many octets the socket took; BlockingIOError when none; OSError."""

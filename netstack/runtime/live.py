@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 
 TunnelFactory = Callable[[Config, Stats, EventSink, "LiveRuntime"], Tunnel]
 ResolverFactory = Callable[[Config, Dialer, Entropy, Stats, EventSink], Resolver]
+READ_SHARE = 16  # one in so many octets of the memory limit may be kept for reading from sockets
 EngineCommand = Callable[["Engine", float], Any]
 Change = Callable[[Changes, float], Any]
 
@@ -82,7 +83,9 @@ class LiveRuntime:
         self.entropy = entropy if entropy is not None else SystemEntropy()
         self.engine: Engine | None = None
         self.poller = EnginePoller()
-        self.dialer = SocketDialer(self.poller, protect, native_bursts(self.codec.name))
+        self.dialer = SocketDialer(
+            self.poller, protect, native_bursts(self.codec.name), config.limits.memory // READ_SHARE
+        )
         self._make_resolver = make_resolver
         self._flow_owner = flow_owner
         self.network = network or Network()

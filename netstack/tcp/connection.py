@@ -113,7 +113,7 @@ class TcpConnection(Arrival):
         """The far end or a policy refused: RST|ACK answers the SYN, as a closed port would."""
         self.abort(now)
 
-    def write(self, data: bytes) -> int:
+    def write(self, data: Octets) -> int:
         """Queue octets for the app without copying; how many were taken (at most `send_space`)."""
         if self._close_wanted or self.state not in MAY_SEND:
             return 0

@@ -62,7 +62,7 @@ class Sender:
         self.end = iss + 1
         self.fin_wanted = False
         self.capacity = capacity
-        self.chunks: list[bytes] = []
+        self.chunks: list[Octets] = []
         self.ends: list[int] = []  # position after each chunk
         self.starved = False  # a write found no room
         self.wnd = 0
@@ -109,7 +109,7 @@ class Sender:
         """There is so much room that it is worth to say so: a quarter of the buffer."""
         return 4 * (self.end - self.una) <= 3 * self.capacity
 
-    def write(self, data: bytes) -> int:
+    def write(self, data: Octets) -> int:
         """Queue octets; how many were taken."""
         room = self.capacity - (self.end - self.una)
         if self.fin_wanted:
@@ -122,7 +122,7 @@ class Sender:
         ends = self.ends
         self.end = end = self.end + len(data)
         if ends and len(data) < _SMALL_CHUNK and len(self.chunks[-1]) < _SMALL_CHUNK:
-            self.chunks[-1] += data
+            self.chunks[-1] = b"".join((self.chunks[-1], data))
             ends[-1] = end
         else:
             self.chunks.append(data)

@@ -84,7 +84,13 @@ class BurstSocket(UdpSocket):
     __slots__ = ("_bursts", "_joins", "_version")
 
     def __init__(
-        self, sock: socket.SocketType, poller: Poller, owner: SocketOwner, room: memoryview, bursts: Bursts, version: int
+        self,
+        sock: socket.SocketType,
+        poller: Poller,
+        owner: SocketOwner,
+        room: memoryview,
+        bursts: Bursts,
+        version: int,
     ) -> None:
         super().__init__(sock, poller, owner, room, version)
         self._bursts = bursts

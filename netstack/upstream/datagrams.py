@@ -54,7 +54,12 @@ class UdpSocket:
                  "_to", "error_pending", "owner")  # fmt: skip
 
     def __init__(
-        self, sock: socket.SocketType, poller: Poller, owner: SocketOwner, room: memoryview | None = None, version: int = 0
+        self,
+        sock: socket.SocketType,
+        poller: Poller,
+        owner: SocketOwner,
+        room: memoryview | None = None,
+        version: int = 0,
     ) -> None:
         """`room` receives datagrams; 64 KiB that all sockets of one thread may share. `version`: IP, if known."""
         self.owner = owner
@@ -195,7 +200,12 @@ class RawEchoSocket(UdpSocket):
     __slots__ = ("_identifier",)
 
     def __init__(
-        self, sock: socket.SocketType, poller: Poller, owner: SocketOwner, identifier: int, room: memoryview | None = None
+        self,
+        sock: socket.SocketType,
+        poller: Poller,
+        owner: SocketOwner,
+        identifier: int,
+        room: memoryview | None = None,
     ) -> None:
         super().__init__(sock, poller, owner, room)
         self._identifier = identifier

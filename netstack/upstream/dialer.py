@@ -20,6 +20,7 @@ from collections.abc import Callable
 from netstack.core.errors import DialError, ProtectError
 from netstack.core.flow import Endpoint, FiveTuple
 from netstack.core.ports import SocketOwner
+from netstack.upstream.buffers import SIZE, ReadBuffers
 from netstack.upstream.bursts import Bursts, BurstSocket
 from netstack.upstream.datagrams import EchoSocket, RawEchoSocket, UdpSocket, ask_for_errors, to_sockaddr
 from netstack.upstream.streams import Poller, SocketStream
@@ -41,11 +42,17 @@ class SocketDialer:
     no tunnel to bypass.
     """
 
-    def __init__(self, poller: Poller, protect: Protect | None = None, bursts: Bursts | None = None) -> None:
-        """`bursts`: UDP sockets send and receive runs of datagrams through it."""
+    def __init__(
+        self, poller: Poller, protect: Protect | None = None, bursts: Bursts | None = None, read_memory: int = 0
+    ) -> None:
+        """`bursts`: UDP sockets send and receive runs of datagrams through it.
+
+        `read_memory`: octets that large reads of the app's flows may keep to be used again.
+        """
         self._poller = poller
         self._protect = protect
         self._bursts = bursts
+        self._buffers = ReadBuffers(read_memory // SIZE)
         self._room = memoryview(bytearray(65_535))  # one datagram at a time, whichever socket it comes from
 
     def dial_tcp(self, destination: Endpoint, owner: SocketOwner, flow: FiveTuple | None = None) -> SocketStream:
@@ -59,7 +66,7 @@ class SocketDialer:
         if code not in _UNDER_WAY:
             sock.close()
             raise DialError(f"connect to {destination}: {os.strerror(code)}", code)
-        return SocketStream(sock, self._poller, owner)
+        return SocketStream(sock, self._poller, owner, self._buffers if flow is not None else None)
 
     def open_udp(self, version: int, owner: SocketOwner, flow: FiveTuple | None = None) -> UdpSocket:
         """As `Dialer.open_udp`."""

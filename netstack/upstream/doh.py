@@ -175,7 +175,7 @@ class Http2Channel:
         self._last_used = self._last_heard = now
         http = self._http
         try:
-            ended = http.receive(octets)
+            ended = http.receive(bytes(octets))
         except Http2Error as problem:
             self._client.reporter.report(f"not HTTP/2: {problem}", now)
             self._fail("garbage", now)

@@ -9,11 +9,13 @@ from __future__ import annotations
 import errno
 import socket
 import struct
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from netstack.core.packet import Octets
 from netstack.core.ports import SocketOwner
+from netstack.upstream.buffers import SIZE, ReadBuffers
 
+LARGE: Final = SIZE // 2  # what is less is copied, so that it does not keep a whole buffer
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 
 
@@ -27,13 +29,17 @@ class Poller(Protocol):
 class SocketStream:
     """A connected or connecting socket, owned by this object."""
 
-    __slots__ = ("_fd", "_interest", "_poller", "_socket", "ended", "owner")
+    __slots__ = ("_buffers", "_fd", "_interest", "_poller", "_socket", "ended", "owner")
 
-    def __init__(self, sock: socket.SocketType, poller: Poller, owner: SocketOwner) -> None:
+    def __init__(
+        self, sock: socket.SocketType, poller: Poller, owner: SocketOwner, buffers: ReadBuffers | None = None
+    ) -> None:
+        """`buffers`: large reads go there."""
         self.owner = owner
         self.ended = False
         self._socket = sock
         self._poller = poller
+        self._buffers = buffers
         self._fd = sock.fileno()
         self._interest = 0
 
@@ -55,8 +61,13 @@ class SocketStream:
         except OSError as problem:
             return problem.errno or 0
 
-    def recv(self, limit: int) -> bytes:
+    def recv(self, limit: int) -> Octets:
         """As `Stream.recv`."""
+        if self._buffers is not None and limit >= LARGE:
+            room = self._buffers.take()
+            if room is not None:
+                size = self._socket.recv_into(room, min(limit, SIZE))
+                return room[:size] if size >= LARGE else room[:size].tobytes()
         return self._socket.recv(limit)
 
     def send(self, octets: Octets) -> int:

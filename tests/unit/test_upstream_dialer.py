@@ -299,7 +299,7 @@ def test_no_right_to_any_icmp_socket_is_a_dial_error(dialer, monkeypatch):
     def refuse(*arguments):
         raise PermissionError(errno.EACCES, "no")
 
-    monkeypatch.setattr("netstack.upstream.dialer.socket.socket", refuse)
+    monkeypatch.setattr("netstack.upstream.dialer.socket.SocketType", refuse)
     with pytest.raises(DialError) as caught:
         dialer.open_icmp(4, Owner())
     assert caught.value.errno == errno.EACCES
