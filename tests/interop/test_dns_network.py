@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
+import shutil
 import subprocess
 import sys
 import time
@@ -173,3 +175,24 @@ def test_service_goes_on_at_once_on_another_network(networks: Networks, scheme: 
     first = min(one.answered for one in asked if one.sent > moved)
     assert first - moved < 0.3, "reset within 100 ms, then a handshake at the most"
     assert max(one.took for one in asked if one.sent > moved + 0.5) < 0.2
+
+
+@pytest.mark.skipif(shutil.which("dnsperf") is None or not os.path.exists("/dev/net/tun"), reason="needs dnsperf, TUN")
+@pytest.mark.parametrize("scheme", ["udp", "tls"])
+def test_the_same_through_the_tunnel(networks: Networks, tmp_path: Path, scheme: str) -> None:
+    networks.join(1)
+    names = tmp_path / "names"
+    names.write_text("".join(f"w{number}.example A\n" for number in range(2000)))
+    process = subprocess.Popen(
+        ["ip", "netns", "exec", networks.host, sys.executable, "-m", "netstack", "exec", "--cache", "off",
+         "--upstream", f"{scheme}://{SERVER}", "--ca-file", str(networks.authority.ca_file), "--",
+         "dnsperf", "-s", "10.0.0.1", "-d", str(names), "-c", "2", "-q", "50", "-Q", "200", "-l", "4"],
+        cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    time.sleep(2.5)
+    networks.join(2)
+    shown, said = process.communicate(timeout=30)
+    assert process.returncode == 0 and "Traceback" not in said, said
+    assert re.search(r"Queries lost:\s+0 ", shown) and re.search(r"NOERROR \d+ \(100\.00%\)", shown), shown + said
+    longest = re.search(r"Average Latency \(s\):.*max ([\d.]+)", shown)
+    assert longest is not None and float(longest[1]) < 1.0, shown
