@@ -198,7 +198,6 @@ class DnsServer:
     def _take_over(self, prepared: Prepared) -> None:
         now = time.monotonic()
         self.changes.reconfigure(prepared, now)
-        self.clients.flush(now)
 
     def reconfigure(self, config: Config, now: float) -> None:
         """As `Carrier.reconfigure`. Listeners stay as they are."""
@@ -248,7 +247,9 @@ class DnsServer:
     # --- Served ---
 
     def next_deadline(self) -> float | None:
-        """As `Served.next_deadline`."""
+        """As `Served.next_deadline`: at once when something answered between rounds (new settings, another network)."""
+        if self._answering or self.clients.waiting:
+            return 0.0
         deadline = self.resolver.next_timeout()
         for other in (self.bridge.next_timeout(), self.clients.next_timeout()):
             if other is not None and (deadline is None or other < deadline):

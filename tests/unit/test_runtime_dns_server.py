@@ -2,6 +2,7 @@
 
 import socket
 import struct
+import time
 
 import pytest
 
@@ -243,3 +244,22 @@ def test_other_upstreams_and_a_blocking_state_by_reload():
     server.changes.allow_network("test", 1.0)
     assert [event.state for event in events] == ["blocking", "open"]
     server.changes.network_changed(Network(name="home"), 2.0)
+
+
+@pytest.mark.parametrize("kind", [socket.SOCK_DGRAM, socket.SOCK_STREAM])
+def test_an_answer_that_comes_between_rounds_leaves_at_once(served, kind):
+    server, resolver, _ = served
+    resolver.silent = True
+    asked = dns_query("a.test", id=7)
+    framed = struct.pack("!H", len(asked)) + asked if kind == socket.SOCK_STREAM else asked
+    with socket.socket(socket.AF_INET, kind) as client:
+        client.connect(("127.0.0.1", server.port))
+        client.send(framed)
+        while not len(server.bridge):
+            server.poller.select(1.0)
+        server.bridge.refuse_pending(time.monotonic())  # as a command from another thread does
+        assert server.next_deadline() == 0.0
+        server.poller.select(10.0)
+        client.settimeout(0)
+        assert client.recv(500)[-len(asked) :][:2] == b"\0\7"
+    assert server.next_deadline() != 0.0
