@@ -17,7 +17,7 @@ import pytest
 
 from tests.interop.dns_load import Load, burst
 from tests.interop.dns_matrix import dig, resident, serving
-from tests.interop.dns_servers import NAME, QuicServer, Unbound
+from tests.interop.dns_servers import NAME, Dnsdist, QuicServer, Unbound
 from tests.interop.hostile_dns import STREAMS, TRANSPORTS, HostileServers
 
 ABSENT = [program for program in ("dig", "unbound", "dnsperf") if shutil.which(program) is None]
@@ -179,14 +179,31 @@ def test_a_connection_is_used_again_and_closed_when_idle(place: Place, transport
 
 @pytest.mark.parametrize("transport", ["tls", "https"])
 def test_dnsperf_over_encrypted_upstreams_loses_nothing(place: Place, transport: str) -> None:
-    names = place.folder / "names"
-    names.write_text("".join(f"w{number}.example A\n" for number in range(2000)))
     with serving("--cache", "off", "--upstream", place.url(transport), "--ca-file", place.hostile.ca_file) as (
         _process, port,
     ):  # fmt: skip
-        shown = subprocess.run(
-            ["dnsperf", "-s", "127.0.0.1", "-p", str(port), "-d", names, "-c", "4", "-q", "1000", "-l", "2"],
-            capture_output=True, text=True, check=True,
-        ).stdout  # fmt: skip
+        perfect(place, port)
+
+
+@pytest.mark.skipif(shutil.which("dnsdist") is None, reason="needs dnsdist")
+def test_a_server_that_closes_after_some_queries_loses_nothing(place: Place) -> None:
+    settings = ("setMaxTCPQueriesPerConnection(50)", "setMaxTCPConnectionsPerClient(0)")
+    dnsdist = Dnsdist(place.folder, place.certificate, place.unbound.plain, *settings)
+    try:
+        url = f"tls://127.0.0.1:{dnsdist.dot}"
+        with serving("--cache", "off", "--upstream", url, "--ca-file", place.hostile.ca_file) as (_process, port):
+            perfect(place, port, "-Q", "1000")
+    finally:
+        dnsdist.stop()
+
+
+def perfect(place: Place, port: int, *words: str) -> None:
+    """dnsperf, and every query answered."""
+    names = place.folder / "names"
+    names.write_text("".join(f"w{number}.example A\n" for number in range(2000)))
+    shown = subprocess.run(
+        ["dnsperf", "-s", "127.0.0.1", "-p", str(port), "-d", names, "-c", "4", "-q", "1000", "-l", "2", *words],
+        capture_output=True, text=True, check=True,
+    ).stdout  # fmt: skip
     assert re.search(r"Queries lost:\s+0 ", shown), shown
     assert re.search(r"NOERROR \d+ \(100\.00%\)", shown), shown
