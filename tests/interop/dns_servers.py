@@ -103,9 +103,10 @@ remote-control:
 
 
 class Dnsdist:
-    """Debian's dnsdist in front of a plain server: DoT by OpenSSL and DoH by its own HTTP/2."""
+    """Debian's dnsdist in front of a plain server: DoT by OpenSSL and DoH by h2o's HTTP/2."""
 
-    def __init__(self, folder: Path, certificate: tuple[Path, Path], behind: int) -> None:
+    def __init__(self, folder: Path, certificate: tuple[Path, Path], behind: int, *settings: str) -> None:
+        """`settings`: further lines of its configuration."""
         self.dot, self.doh = free_port(), free_port()
         pem, key = certificate
         config = folder / "dnsdist.conf"
@@ -115,6 +116,7 @@ addTLSLocal("127.0.0.1:{self.dot}", "{pem}", "{key}")
 addDOHLocal("127.0.0.1:{self.doh}", "{pem}", "{key}", {{"/dns-query"}})
 newServer({{address="127.0.0.1:{behind}"}}):setUp()
 """
+            + "".join(f"{line}\n" for line in settings)
         )
         self._process = subprocess.Popen(
             ["dnsdist", "--supervised", "--disable-syslog", "-C", str(config)],
