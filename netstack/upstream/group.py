@@ -14,7 +14,8 @@ upstream blocks with them, and going round its block is not what anyone asked fo
 times in a row is down: asked last, and after a back-off given the duplicate of a live query, whose own answer does not
 wait for it. When everybody refused, and somebody answered a moment ago, that may be a restart: they are asked again
 with pauses for as long as the moment lasts. Every other failure of all is told at once: who asked learns it in time to
-do something else.
+do something else. Whoever is down because no connection can be had is asked for a new one a few times a second at the
+most, whatever is asked for here.
 """
 
 from __future__ import annotations
@@ -33,6 +34,8 @@ TRY = 0.8  # seconds of silence after which the next upstream is asked as well
 TIMEOUT = 4.8  # seconds for a query in all, below the bridge's 5
 RESTART = 1.5  # seconds since the last answer during which a refusal by everybody may be a restart
 RESTARTING = ("closed", "refused", "unreachable")  # failures that a restart explains
+NO_CONNECTION = ("bootstrap", "closed", "refused", "tls", "unreachable")  # failures that are not one query's
+ATTEMPT_EVERY = 0.2  # seconds between tries of an upstream that is down for one of these reasons
 PAUSE_FIRST, PAUSE_MOST = 0.1, 0.4  # seconds before everybody is asked again
 DOWN_AFTER = 3  # failures in a row
 BACK_OFF_FIRST, BACK_OFF_MOST = 1.0, 30.0  # seconds that an upstream is down
@@ -66,7 +69,8 @@ class _Lookup:
 class Member:
     """One upstream of a group, and what is known about it. The ResolverOwner of its resolver."""
 
-    __slots__ = ("_group", "asked", "back_off", "down_until", "failures", "label", "resolver", "sent", "srtt")
+    __slots__ = ("_group", "asked", "attempt_at", "back_off", "down_until", "failures", "label", "resolver", "sent",
+                 "srtt", "why")  # fmt: skip
 
     def __init__(self, group: UpstreamGroup, resolver: Resolver, label: str) -> None:
         self._group = group
@@ -78,6 +82,8 @@ class Member:
         self.back_off = BACK_OFF_FIRST
         self.sent: dict[int, tuple[_Lookup, float]] = {}  # by inner token
         self.asked = 0  # queries in all
+        self.why = ""  # of the last failure
+        self.attempt_at = 0.0  # while it is down and no connection can be had: when it may be tried again
 
     @property
     def is_up(self) -> bool:
@@ -99,7 +105,17 @@ class Member:
         """As `ResolverOwner.on_failure`."""
         found = self.sent.pop(token, None)
         if found is not None:
+            self.why = why
             self._group.failed(self, found[0], token, why, now)
+
+    def is_worth_asking(self, now: float) -> bool:
+        """False for a while after each try of one that is down because no connection can be had."""
+        if self.failures < DOWN_AFTER or self.why not in NO_CONNECTION:
+            return True
+        if now < self.attempt_at:
+            return False
+        self.attempt_at = now + ATTEMPT_EVERY
+        return True
 
 
 class UpstreamGroup:
@@ -175,6 +191,7 @@ class UpstreamGroup:
         """As `Resolver.network_changed`: nobody is down any more, and who waits for a pause does not."""
         for member in self.members:
             member.failures, member.down_until, member.back_off, member.srtt = 0, 0.0, BACK_OFF_FIRST, 0.0
+            member.attempt_at = 0.0
         for member in self.members:
             member.resolver.network_changed(now)
         resting = [lookup for _, _, lookup in self._pauses if lookup.resting and not lookup.done]
@@ -278,6 +295,9 @@ class UpstreamGroup:
 
     def _ask(self, lookup: _Lookup, member: Member, now: float) -> bool:
         """False when it failed on the spot."""
+        if not member.is_worth_asking(now):
+            lookup.why = member.why
+            return False
         self._serial += 1
         token = self._serial
         attempt = (member, token)

@@ -6,7 +6,7 @@ import pytest
 
 from netstack.core.errors import ConfigError
 from netstack.testing.world import ScriptedResolver
-from netstack.upstream.group import DOWN_AFTER, MEASURE_EVERY, RESTART, TIMEOUT, TRY, UpstreamGroup
+from netstack.upstream.group import ATTEMPT_EVERY, DOWN_AFTER, MEASURE_EVERY, RESTART, TIMEOUT, TRY, UpstreamGroup
 
 QUERY = dns.message.make_query("a.test", "A", id=7).to_wire()
 ANSWER = dns.message.make_response(dns.message.from_wire(QUERY)).to_wire()
@@ -176,6 +176,46 @@ def test_servfail_moves_on_but_is_better_than_nothing() -> None:
     alone.ask()
     alone.upstreams[0].answer_all(0.1, failed)
     assert alone.told == [(1, failed)]
+
+
+@pytest.mark.parametrize("strategy", ["failover", "parallel", "fastest"])
+@pytest.mark.parametrize("why", ["tls", "refused", "closed", "unreachable", "bootstrap"])
+def test_one_without_a_connection_is_not_hammered_and_not_missed_when_it_is_back(why: str, strategy: str) -> None:
+    desk = Desk(1, strategy)
+    desk.upstreams[0].refuses = why
+    for number in range(1000):
+        desk.ask(number / 1000)
+    assert [told for _, told in desk.told] == [why] * 1000, "all are told at once"
+    assert desk.group.members[0].asked <= DOWN_AFTER + 1 / ATTEMPT_EVERY
+    desk.upstreams[0].refuses = ""
+    desk.told.clear()
+    desk.ask(1.0 + ATTEMPT_EVERY)
+    desk.upstreams[0].answer_all(1.21)
+    desk.ask(1.22)
+    desk.ask(1.22)
+    assert desk.asked == [2]
+    desk.upstreams[0].answer_all(1.23)
+    assert [told for _, told in desk.told] == [ANSWER] * 3
+
+
+@pytest.mark.parametrize("why", ["http-500", "garbage", "reset", "timeout", "busy"])
+def test_failures_of_single_queries_keep_nobody_from_asking(why: str) -> None:
+    desk = Desk(1)
+    desk.upstreams[0].refuses = why
+    for _ in range(100):
+        desk.ask()
+    assert desk.group.members[0].asked == 100
+
+
+def test_a_new_network_is_tried_at_once() -> None:
+    desk = Desk(1)
+    desk.upstreams[0].refuses = "unreachable"
+    for _ in range(10):
+        desk.ask()
+    desk.upstreams[0].refuses = ""
+    desk.group.network_changed(0.01)
+    desk.ask(0.02)
+    assert desk.asked == [1]
 
 
 @pytest.mark.parametrize("rcode", [dns.rcode.REFUSED, dns.rcode.NXDOMAIN])
