@@ -249,7 +249,12 @@ class Engine:
         self.context.policy_changed()
         self.tracker.reconfigure(config.tracker, config.limits)
         self.bridge.reconfigure(config.dns, config.limits)
+        self._cut_blocked(now)
+
+    def _cut_blocked(self, now: float) -> None:
         self.tcp.cut_blocked(now)
+        self.udp.cut_blocked(now)
+        self.icmp.cut_blocked(now)
         self.flush(now)
 
     def use_resolver(self, resolver: Resolver, now: float) -> None:
@@ -282,8 +287,7 @@ class Engine:
         lockdown = self.policy.lockdown
         if lockdown is not None and lockdown.blocking:
             self.bridge.refuse_pending(now)
-        self.tcp.cut_blocked(now)
-        self.flush(now)
+        self._cut_blocked(now)
 
     def replace_tunnel(self, tunnel: Tunnel, now: float) -> None:
         """Go on with another packet device; flows, sockets and leases stay. The old one belongs to the caller."""

@@ -198,6 +198,13 @@ class IcmpForwarder:
             FlowClosed(now, session.flow_id, session.flow, how, session.octets_up, session.octets_down)
         )
 
+    def cut_blocked(self, now: float) -> None:
+        """Judge every session again and end those that are refused now; a change of mode alone ends none."""
+        for session in list(self.sessions.values()):
+            verdict = self.context.policy.decide(session.flow, now)
+            if not verdict.allowed and verdict.reason is not Reason.MODE:
+                self.close(session, "cut", now)
+
     def stop(self, now: float, how: str = "stopped") -> None:
         """Close everything."""
         for session in list(self.sessions.values()):

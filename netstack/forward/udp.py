@@ -422,6 +422,19 @@ class UdpForwarder:
             self._forget_peer(session, peer, how, now)
         self.context.timers.cancel(session)
 
+    def cut_blocked(self, now: float) -> None:
+        """Judge every flow again and end those that are refused now; a change of mode alone ends none."""
+        context = self.context
+        for peer in list(self.peers.values()):
+            verdict = context.policy.decide(peer.flow, now)
+            if verdict.allowed or verdict.reason is Reason.MODE:
+                continue
+            session = peer.session
+            context.report_blocked(peer.key, verdict, now)
+            self._forget_peer(session, peer, "cut", now)
+            if not session.peers:
+                self.close(session, "cut", now)
+
     def stop(self, now: float) -> None:
         """Close everything."""
         for session in list(self.sessions.values()):

@@ -4,7 +4,7 @@ import dns.message
 import dns.rrset
 
 from netstack.config import LockdownConfig, make_config
-from netstack.core.events import LockdownChanged
+from netstack.core.events import FlowClosed, LockdownChanged
 from netstack.core.flow import Endpoint
 from netstack.core.packet import ACK, RST, SYN, IcmpMessage
 from netstack.policy.lockdown import Lockdown, LockdownStage
@@ -65,6 +65,24 @@ def test_open_blocking_open() -> None:
     assert [(e.state, e.network_check) for e in w.events if isinstance(e, LockdownChanged)] == [
         ("blocking", True), ("open", False),
     ]  # fmt: skip
+
+
+def test_udp_and_ping_end_with_the_blocking_and_nothing_comes_in_for_them() -> None:
+    w, lockdown = world()
+    place = Endpoint.of("203.0.113.5", 4000)
+    w.send(w.udp_packet(b"x", destination=place))
+    w.send(w.echo_packet())
+    udp, ping = w.datagrams
+    udp.incoming.append((b"y", place))
+    assert [bytes(packet.payload) for packet in w.run()] == [b"y"]
+    lockdown.enter(w.now)
+    assert udp.closed and ping.closed
+    closed = [event.how for event in w.events if isinstance(event, FlowClosed)]
+    assert closed == ["cut", "cut"]
+    assert w.engine.gauges().udp_sessions == w.engine.gauges().icmp_sessions == 0
+    lockdown.leave(w.now)
+    w.send(w.udp_packet(b"x", destination=place))
+    assert not w.datagrams[-1].closed and len(w.datagrams) == 3
 
 
 def test_the_checks_flow_is_cut_when_blocking_ends_under_strict_enforcement() -> None:
