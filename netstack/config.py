@@ -179,12 +179,14 @@ class FilterConfig:
     sinkhole: tuple[str, ...] = ("0.0.0.0", "::")
     """The addresses of the sinkhole."""
     app_wait: float = 1.0
-    """Seconds that a query waits for the host to say whose it is, when a rule wants to know; 0 for not at all."""
+    """Seconds that a query waits for the host to say whose it is, when a rule wants to know; 0 for not at all.
+    At most half of `dns.timeout`."""
     app_late: str = "unknown"
     """What a query gets whose app is not known in time: unknown (the rules decide, as for `?`), allow, nxdomain,
     refused, nodata, sinkhole or drop. The host's answer counts for the next query of that flow."""
     postpone: float = 2.0
-    """Seconds that a postponed query is held before it is asked; apps wait 5."""
+    """Seconds that a postponed query is held before it is asked; apps wait 5. At most four fifths of
+    `dns.timeout`."""
     bypass: str = "auto"
     """Names that lead around the resolver (resolver.arpa, the canary of browsers, relays) are answered as their makers
     ask: on, off, or auto, which is on as soon as anything else is filtered."""

@@ -184,8 +184,8 @@ class PacketDropped(Event):
 
 @recordclass()
 class EngineError(Event):
-    """Something outside failed. `where`: tunnel, dialer, protect, resolver, list, portal, host, config. `fatal` ends the
-    run."""
+    """Something outside failed. `where`: tunnel, dialer, protect, resolver, list, portal, host, config. `fatal` ends
+    the run."""
 
     kind: ClassVar[str] = "engine_error"
     where: str

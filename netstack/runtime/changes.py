@@ -102,6 +102,12 @@ class Changes:
             self._carrier.use_lockdown(lockdown, self._source.guarded(self._carrier.resolver))
         return lockdown
 
+    @property
+    def is_blocking(self) -> bool:
+        """Whether the blocking state is on."""
+        lockdown = self._source.lockdown
+        return lockdown is not None and lockdown.blocking
+
     def block_network(self, why: str, now: float) -> None:
         """Enter the blocking state: only the network check passes, if it may."""
         self.lockdown.enter(now, why)

@@ -189,8 +189,8 @@ class PortalWatch:
         servers = changes.network.servers or config.dns.network_servers
         known = changes.known_portal
         api = known.location if known is not None else ""
-        if self._looking or not (servers or config.dns.servers):
-            return
+        if self._looking or changes.is_blocking or not (servers or config.dns.servers):
+            return  # while everything is blocked nothing leaves the device for this either
         self._looking = True
         check = self._check(servers or config.dns.servers, self._protect, ca_file=config.dns.ca_file)
         threading.Thread(

@@ -154,6 +154,8 @@ def with_rules(
 
     kept = _fields(filter)
     block, allow = kept.pop("block"), kept.pop("allow")
+    timeout = config.dns.timeout  # who holds a query must leave time for the answer
+    kept |= {"postpone": min(filter.postpone, 0.8 * timeout), "app_wait": min(filter.app_wait, 0.5 * timeout)}
     settings = RuleSettings(**{
         **kept, "bypass": filter.bypass != "off", "rules": config.rules,
     })  # fmt: skip

@@ -363,3 +363,50 @@ def test_a_tunnel_notices_another_network_and_serves_within_a_second(network, ow
         ip("-n", network.host, "address", "add", "2001:db8:1::2/64", "dev", "up0", "nodad")
         ip("-n", network.host, "route", "replace", "default", "via", "192.0.2.1")
         ip("-n", network.host, "-6", "route", "replace", "default", "via", "2001:db8:1::1")
+
+
+CLIENT = """
+import socket, struct, sys, time
+sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+sock.settimeout(4)
+def send(ident, name, server):
+    labels = b"".join(bytes([len(each)]) + each.encode() for each in name.split("."))
+    sock.sendto(struct.pack("!HHHHHH", ident, 0x100, 1, 0, 0, 0) + labels + b"\\0\\0\\1\\0\\1", (server, 53))
+def receive():
+    octets, sender = sock.recvfrom(2048)
+    return octets[0] << 8 | octets[1], octets[3] & 15, sender[0]
+a, b = "10.9.9.1", "10.9.9.2"
+for drops in (1, 15, 1000):
+    for ident in range(drops):
+        send(ident, "denied.test", a)
+    send(5000 + drops, "allowed.test", a)
+    print(*receive())
+send(7001, "denied.test", b)
+send(7002, "allowed.test", b)
+print(*receive())
+started = time.monotonic()
+send(8001, "held.test", a)
+send(8001, "held.test", a)
+send(8002, "allowed.test", a)
+print(*receive(), time.monotonic() - started < 0.5)
+print(*receive(), 0.9 < time.monotonic() - started < 1.6)
+sock.settimeout(0.3)
+try:
+    print("more", *receive())
+except TimeoutError:
+    print("no more")
+"""
+
+
+def test_one_socket_with_dropped_postponed_and_allowed_queries(network, own_resolver, tmp_path):
+    file, client = tmp_path / "netstack.toml", tmp_path / "client.py"
+    client.write_text(CLIENT)
+    file.write_text(
+        '[filter]\npostpone = 1.0\n[[rules]]\naction = "drop"\nnames = ["denied.test"]\n'
+        '[[rules]]\naction = "postpone"\nnames = ["held.test"]\n'
+    )
+    done = network.run(*EXEC, "--config", str(file), "--dns", OWN, "--", sys.executable, str(client))
+    assert done.stdout.splitlines() == [
+        "5001 0 10.9.9.1", "5015 0 10.9.9.1", "6000 0 10.9.9.1", "7002 0 10.9.9.2",
+        "8002 0 10.9.9.1 True", "8001 0 10.9.9.1 True", "no more",
+    ], done.stderr  # fmt: skip

@@ -237,6 +237,26 @@ def test_a_failure_shuts_the_check_until_it_is_switched_on_anew() -> None:
     assert run.states()[-1] == "blocking", "a reload does not end what the host began"
 
 
+def test_switching_the_check_off_takes_back_what_it_let_pass() -> None:
+    run = Run({"lockdown": {"network_check": True}})
+    run.changes.block_network("", run.now)
+    assert run.changes.is_blocking
+    run.ask("captive.apple.com")
+    run.answer()
+    run.told()
+    check = Endpoint.of("203.0.113.9", 80)
+    run.send(run.tcp_packet(SYN, 1000, destination=check))
+    run.streams[-1].connect()
+    [syn_ack] = run.run()
+    run.send(run.tcp_packet(ACK, 1001, syn_ack.seq + 1, destination=check))
+    run.changes.allow_network_check(False, run.now)
+    assert run.streams[-1].aborted or run.streams[-1].closed
+    assert any(packet.flags & RST for packet in run.run())
+    assert run.send(run.tcp_packet(SYN, 2000, destination=check))[0].flags & RST
+    run.ask("captive.apple.com")
+    assert run.told()[0].rcode() == dns.rcode.REFUSED
+
+
 def test_without_a_blocking_state_nothing_is_made() -> None:
     run = Run({})
     chain = run.engine.resolver

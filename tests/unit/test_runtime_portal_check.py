@@ -159,6 +159,7 @@ class Run:
         self.config = make_config(table or {})
         self.network = network or Network(servers=("192.0.2.7",))
         self.known_portal: Portal | None = None
+        self.is_blocking = False
         self.told: list[dict[str, Any]] = []
         self.events: list[Any] = []
         self.later: list[tuple[float, Any]] = []
@@ -222,6 +223,16 @@ def test_what_cannot_be_found_out_is_an_event_and_changes_nothing(problem: Excep
     assert not run.told and [event.where for event in run.events] == ["portal"]
     run.look()
     assert len(run.asked) == 2
+
+
+def test_nothing_is_asked_while_everything_is_blocked() -> None:
+    run = Run()
+    run.is_blocking = True
+    run.watch.look()
+    assert not run.asked
+    run.is_blocking = False
+    run.look()
+    assert len(run.asked) == 1
 
 
 def test_the_resolvers_of_the_configuration_when_the_host_named_none() -> None:

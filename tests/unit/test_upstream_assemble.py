@@ -203,6 +203,12 @@ def test_a_filter_without_lists(filter):
     assert type(resolver).__name__ == "RuleStage"
 
 
+def test_a_held_query_leaves_time_for_its_answer():
+    for timeout, held in [(5.0, (2.0, 1.0)), (1.0, (0.8, 0.5))]:
+        stage = make(make_config({"dns": {"timeout": timeout}, "rules": [{"action": "postpone"}]}))
+        assert (stage._settings.postpone, stage._settings.app_wait) == held
+
+
 def test_a_list_or_rule_that_cannot_be_used_is_named(tmp_path):
     for config, words in [
         (Config(filter=FilterConfig(block=(str(tmp_path / "none"),))), "none: cannot be read"),
