@@ -54,7 +54,8 @@ still wins:
 ```
 
 From Python: `netstack.config.load_config(path)`, `netstack.config.make_config({{"policy": {{"quic": "allow"}}}})`, or
-the frozen dataclasses themselves. Units are seconds and octets unless a line says otherwise.
+the frozen classes themselves, of which `dataclasses.replace` makes changed copies. Units are seconds and octets
+unless a line says otherwise.
 
 This page is made from `netstack/config.py` by `make docs`.
 """
