@@ -52,7 +52,6 @@ _TTL = struct.Struct("!I")
 _AAAA_IN = b"\0\0\x1c\0\1"  # the end of a name, type AAAA, class IN
 _OPT_START = b"\0\0\x29"  # root, type OPT: without options 11 octets, at the end of nearly every query
 _PTR_IN = b"\x03ip6\x04arpa\0\0\x0c\0\1"
-_TYPE_IN = {kind: kind.to_bytes(2, "big") + b"\0\1" for kind in (A, AAAA, SVCB, HTTPS)}  # behind a record's name
 _DISCOVERY = HEADER.pack(0, RD, 1, 0, 0, 0) + dns64.ARPA + _AAAA_IN[1:]
 _RETRY = 60.0  # seconds until a prefix discovery that failed is tried again
 _MAX_TTL = 0x7FFFFFFF
@@ -91,6 +90,7 @@ class AnswerStage(Stage):
         "_looks",
         "_scope_of",
         "_settings",
+        "_signs",
         "_wanted",
         "edited",
         "prefixes",
@@ -156,6 +156,8 @@ class AnswerStage(Stage):
         if guarded or filtering or self._drop or settings.strip_h3 == "on":
             looks |= {HTTPS, SVCB}
         self._looks = frozenset(looks)
+        # in one search each: most answers have none of these kinds, and are not read
+        self._signs = tuple(kind.to_bytes(2, "big") + b"\0\1" for kind in sorted(looks))
 
     @property
     def has_ipv6(self) -> bool:
@@ -388,7 +390,13 @@ class AnswerStage(Stage):
     def _pass(self, token: int, message: bytes, now: float) -> None:
         """Hand an answer up, edited if it must be."""
         settings = self._settings
-        if settings.ttl_max or settings.ttl_min or _may_hold(self._looks, message):
+        for sign in self._signs:
+            if sign in message:
+                looks = True
+                break
+        else:
+            looks = False
+        if looks or settings.ttl_max or settings.ttl_min:
             suspect, clamped = self._scan(message)
             if clamped:
                 patched = bytearray(message)
@@ -520,11 +528,6 @@ class AnswerStage(Stage):
                 if inside is not None and self._scope_of(inside):
                     return True
         return False
-
-
-def _may_hold(kinds: frozenset[int], message: bytes) -> bool:
-    """False when no record of these kinds can be in a message: what most answers are asked first, in one search."""
-    return any(_TYPE_IN[kind] in message for kind in kinds)
 
 
 def _has_real_aaaa(message: Message) -> bool:
