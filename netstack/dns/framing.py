@@ -45,3 +45,24 @@ class MessageReader:
         message = bytes(buffer[LENGTH_SIZE:end])
         del buffer[:end]
         return message
+
+    def messages(self, octets: bytes) -> list[bytes]:
+        """More of the stream, and every whole message that there is now."""
+        buffer = self._buffer
+        if buffer:
+            buffer += octets
+            if len(buffer) < LENGTH_SIZE or len(buffer) < LENGTH_SIZE + (buffer[0] << 8 | buffer[1]):
+                return []
+            octets = bytes(buffer)
+            buffer.clear()
+        found = []
+        at, size = 0, len(octets)
+        while size - at >= LENGTH_SIZE:
+            end = at + LENGTH_SIZE + (octets[at] << 8 | octets[at + 1])
+            if end > size:
+                break
+            found.append(octets[at + LENGTH_SIZE : end])
+            at = end
+        if at < size:
+            buffer += octets[at:]
+        return found

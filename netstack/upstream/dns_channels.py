@@ -22,7 +22,7 @@ from netstack.core.flow import Endpoint, FiveTuple
 from netstack.core.ports import DatagramSocket, Dialer, Entropy, SocketOwner, Stream
 from netstack.core.record import field, recordclass
 from netstack.dns.framing import MessageReader
-from netstack.dns.message import is_answer_to
+from netstack.dns.message import HEADER_SIZE, is_answer_to
 
 if TYPE_CHECKING:
     from netstack.upstream.proxy import Lookup
@@ -389,18 +389,17 @@ class TcpChannel:
             self._fail("closed", now)
             return
         self._last_used = self._last_heard = now
-        self._reader.feed(octets)
-        while (message := self._reader.next_message()) is not None:
-            self._take(message, now)
-
-    def _take(self, message: bytes, now: float) -> None:
-        ident = message[0] << 8 | message[1] if len(message) >= 12 else -1
-        lookup = self.waiting.get(ident)
-        if lookup is None or not is_answer_to(message, ident, lookup.question):
-            self._owner.on_junk(DropReason.DNS_UNEXPECTED_ANSWER)
-            return
-        self._answered = True
-        self._owner.on_message(lookup, message, True, now)
+        waiting, on_message = self.waiting, self._owner.on_message
+        for message in self._reader.messages(octets):
+            ident = message[0] << 8 | message[1] if len(message) >= HEADER_SIZE else -1
+            lookup = waiting.get(ident)
+            if lookup is None or not is_answer_to(message, ident, lookup.question):
+                self._owner.on_junk(DropReason.DNS_UNEXPECTED_ANSWER)
+                continue
+            self._answered = True
+            on_message(lookup, message, True, now)
+            if self._stream is not socket:  # what came of the answer has closed the connection
+                return
 
     def _fail(self, why: str, now: float) -> None:
         """The connection is gone. A server may close one that gave answers (RFC 7766 6.2.3): ask on a new one."""

@@ -27,3 +27,23 @@ def test_an_incomplete_message_waits() -> None:
     assert reader.next_message() is None and len(reader) == 4
     reader.feed(b"cde")
     assert reader.next_message() == b"abcde"
+
+
+def test_all_that_is_whole_comes_at_once_however_the_stream_was_cut() -> None:
+    messages = [b"one", b"", b"x" * 700, b"four"]
+    stream = b"".join(frame(message) for message in messages)
+    for step in (1, 2, 3, 7, 100, len(stream)):
+        reader = MessageReader()
+        seen = []
+        for at in range(0, len(stream), step):
+            seen += reader.messages(stream[at : at + step])
+        assert seen == messages and len(reader) == 0
+    assert MessageReader().messages(stream) == messages
+
+
+def test_what_is_not_whole_is_kept_whichever_way_it_is_read() -> None:
+    reader = MessageReader()
+    assert reader.messages(frame(b"one") + b"\0\5ab") == [b"one"] and len(reader) == 4
+    assert reader.messages(b"cd") == [] and reader.messages(b"") == []
+    reader.feed(b"e")
+    assert reader.next_message() == b"abcde" and len(reader) == 0
