@@ -207,8 +207,7 @@ class Http2Channel:
         elif response is None:
             http = self._http
             lookup.serial += 1
-            if http is not None and stream_id in http.unprocessed and lookup.serial <= REFUSALS_MOST:
-                http.unprocessed.discard(stream_id)
+            if http is not None and stream_id in http.refused and lookup.serial <= REFUSALS_MOST:
                 self._queued.append(lookup)
             else:
                 self._owner.on_failed(lookup, "reset", now)

@@ -67,7 +67,7 @@ class Http2Client:
         self.streams: dict[int, Response] = {}
         self.is_ending = False  # GOAWAY came, or the ids are used up
         self.last_stream = STREAM_ID_MOST  # the last one that the server will answer
-        self.unprocessed: set[int] = set()  # of the streams that were reset, those that may be asked again
+        self.refused: set[int] = set()  # of the streams that `receive` gave as reset: the server did not look at them
         self._head = b"".join(_literal(name, value) for name, value in headers)
         self._heads: dict[int, bytes] = {}
         self._next = 1
@@ -124,6 +124,8 @@ class Http2Client:
 
     def receive(self, octets: Octets) -> list[tuple[int, Response | None]]:
         """Streams that ended: with their response, or with None when the server reset them. Raises Http2Error."""
+        if self.refused:
+            self.refused.clear()
         buffer = b"".join((self._buffer, octets)) if self._buffer else bytes(octets)
         ended: list[tuple[int, Response | None]] = []
         at, size = 0, len(buffer)
@@ -181,7 +183,7 @@ class Http2Client:
         elif kind == RST_STREAM:
             if self.streams.pop(stream_id, None) is not None:
                 if int.from_bytes(payload, "big") == _REFUSED_STREAM:
-                    self.unprocessed.add(stream_id)
+                    self.refused.add(stream_id)
                 ended.append((stream_id, None))
         elif kind == SETTINGS:
             self._settings(flags, payload)

@@ -170,9 +170,9 @@ def test_malformed_answers(hostile: HostileServers, tmp_path: Path) -> None:
     config.write_text(text + '[cache]\nuse = "on"\n')
     with serving("--config", str(config), "--log", str(log)) as (process, port):
         before = resident(process.pid)
-        loads = [Load(port, "udp.example", rate=1200)]
+        loads = [Load(port, "udp.example", rate=1500)]
         loads += [Load(port, f"{transport}.test", rate=100) for transport in TRANSPORTS[1:]]
-        time.sleep(MESSAGES / 1200)
+        time.sleep(MESSAGES / 1500)
         asked = [one for load in loads for one in load.stop()]
         grown = resident(process.pid) - before
     said = process.stderr.read() if process.stderr else ""

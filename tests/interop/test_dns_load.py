@@ -157,8 +157,13 @@ def test_a_restarted_quic_upstream_serves_within_a_second(place: Place) -> None:
     assert late and {one.code for one in late} == {NOERROR} and max(one.took for one in late) < 0.2
 
 
-@pytest.mark.parametrize("transport", STREAMS)
-def test_a_connection_is_used_again_and_closed_when_idle(place: Place, transport: str) -> None:
+def test_a_connection_is_used_again_and_closed_when_idle(place: Place) -> None:
+    with ThreadPoolExecutor() as pool:
+        for _ in pool.map(lambda transport: use_a_connection(place, transport), STREAMS):
+            pass
+
+
+def use_a_connection(place: Place, transport: str) -> None:
     site = place.hostile.site(transport, "well")
     config = place.config(
         f'[dns]\nupstreams = ["{site.url()}"]\nca_file = "{place.hostile.ca_file}"\nidle = 0.5\n[cache]\nuse = "off"\n'
@@ -169,7 +174,7 @@ def test_a_connection_is_used_again_and_closed_when_idle(place: Place, transport
             time.sleep(0.2)
         burst(port, [f"more{number}.example" for number in range(200)], 5)
         last = time.monotonic()
-        assert (site.connections, site.queries, site.ended) == (1, 203, [])
+        assert (site.connections, site.queries, site.ended) == (1, 203, []), transport
         end = last + 3
         while not site.ended and time.monotonic() < end:
             time.sleep(0.02)

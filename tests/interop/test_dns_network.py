@@ -186,10 +186,10 @@ def test_the_same_through_the_tunnel(networks: Networks, tmp_path: Path, scheme:
     process = subprocess.Popen(
         ["ip", "netns", "exec", networks.host, sys.executable, "-m", "netstack", "exec", "--cache", "off",
          "--upstream", f"{scheme}://{SERVER}", "--ca-file", str(networks.authority.ca_file), "--",
-         "dnsperf", "-s", "10.0.0.1", "-d", str(names), "-c", "2", "-q", "50", "-Q", "200", "-l", "4"],
+         "dnsperf", "-s", "10.0.0.1", "-d", str(names), "-c", "2", "-q", "50", "-Q", "200", "-l", "3"],
         cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
-    time.sleep(2.5)
+    time.sleep(2)
     networks.join(2)
     shown, said = process.communicate(timeout=30)
     assert process.returncode == 0 and "Traceback" not in said, said

@@ -80,6 +80,18 @@ def test_a_status_that_is_none_is_not_repeated(status: bytes) -> None:
     assert response is not None and response.status == b""
 
 
+def test_which_streams_were_refused_is_known_until_more_comes() -> None:
+    pair = Pair()
+    streams = [pair.client.request(b"q") for _ in range(4)]
+    pair.pump()
+    for stream_id, code in zip(streams, (7, 8, 7, 0), strict=True):
+        pair.server.reset_stream(stream_id, code)
+    assert pair.client.receive(pair.server.data_to_send()) == [(stream_id, None) for stream_id in streams]
+    assert pair.client.refused == {streams[0], streams[2]}
+    pair.client.receive(b"")
+    assert not pair.client.refused
+
+
 def test_responses_with_everything_that_may_come() -> None:
     pair = Pair()
     streams = [pair.client.request(b"q") for _ in range(20)]
