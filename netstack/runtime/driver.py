@@ -11,11 +11,29 @@ from collections.abc import Callable
 from typing import Any, Final, Protocol
 
 from netstack.core.errors import TunnelClosed
-from netstack.runtime.loop import Loop
-from netstack.runtime.poller import EnginePoller
+from netstack.runtime.poller import Served
 
 _STALL_FIRST: Final = 0.02  # seconds between looks at a device that is in trouble
 _STALL_MOST: Final = 1.0
+
+
+class Waiting(Protocol):
+    """As `poller.EnginePoller`."""
+
+    served: Served | None
+
+    def watch_tunnel(self, fd: int, readable: bool) -> None:
+        """Interest in the packet device."""
+
+    def forget(self, fd: int) -> None:
+        """No more interest."""
+
+
+class Later(Protocol):
+    """As `loop.Loop`."""
+
+    def call_later(self, seconds: float, callback: Callable[[], object], /) -> None:
+        """Call when that many seconds are over."""
 
 
 class Run(Protocol):
@@ -34,7 +52,7 @@ class Driver:
     next_deadline: Callable[[], float | None]
     """As `Served.next_deadline`: the engine's own, unless the device has deadlines or packets of its own."""
 
-    def __init__(self, poller: EnginePoller, loop: Loop, engine: Any, tunnel: Any, run: Run) -> None:
+    def __init__(self, poller: Waiting, loop: Later, engine: Any, tunnel: Any, run: Run) -> None:
         self._poller = poller
         self._loop = loop
         self._engine = engine
