@@ -46,23 +46,25 @@ class MessageReader:
         del buffer[:end]
         return message
 
-    def messages(self, octets: bytes) -> list[bytes]:
+    def messages(self, octets: Octets) -> list[bytes]:
         """More of the stream, and every whole message that there is now."""
         buffer = self._buffer
         if buffer:
             buffer += octets
             if len(buffer) < LENGTH_SIZE or len(buffer) < LENGTH_SIZE + (buffer[0] << 8 | buffer[1]):
                 return []
-            octets = bytes(buffer)
+            whole = bytes(buffer)
             buffer.clear()
+        else:
+            whole = bytes(octets)
         found = []
-        at, size = 0, len(octets)
+        at, size = 0, len(whole)
         while size - at >= LENGTH_SIZE:
-            end = at + LENGTH_SIZE + (octets[at] << 8 | octets[at + 1])
+            end = at + LENGTH_SIZE + (whole[at] << 8 | whole[at + 1])
             if end > size:
                 break
-            found.append(octets[at + LENGTH_SIZE : end])
+            found.append(whole[at + LENGTH_SIZE : end])
             at = end
         if at < size:
-            buffer += octets[at:]
+            buffer += whole[at:]
         return found
