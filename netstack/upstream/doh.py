@@ -252,12 +252,19 @@ class Http2Channel:
         while queued:
             lookup = queued[0]
             if not lookup.done:
-                if not http.can_request(len(lookup.message)):
+                if not http.can_request(len(lookup.message)) and not self._gives_room(http, len(lookup.message)):
                     return
                 stream_id = http.request(b"\0\0" + lookup.message[2:])
                 self.waiting[stream_id] = lookup
                 lookup.places.append((self.waiting, stream_id))
             queued.popleft()
+
+    def _gives_room(self, http: Http2Client, size: int) -> bool:
+        """Streams whose query was given up are the server's to answer no longer."""
+        if len(http.streams) > len(self.waiting):
+            for stream_id in [each for each in http.streams if each not in self.waiting]:
+                http.cancel(stream_id)
+        return http.can_request(size)
 
     def _fail(self, why: str, now: float) -> None:
         """The connection is gone. One that gave answers may end at any time: ask on a new one."""

@@ -40,7 +40,8 @@ from netstack.upstream.url import UpstreamUrl
 
 ALPN = "doq"
 WAITING_MOST = 4096  # queries on one connection
-NO_ERROR = 0x0  # DOQ_NO_ERROR (RFC 9250 8.4)
+NO_ERROR, REQUEST_CANCELLED = 0x0, 0x3  # DOQ_* (RFC 9250 8.4)
+ABANDONED_MOST = 64  # streams whose query was given up, before the server is told
 _CRYPTO_ERROR = 0x100  # plus the TLS alert (RFC 9000 20.1)
 _CERTIFICATE_ALERTS = range(42, 50)  # bad_certificate .. access_denied (RFC 8446 6)
 
@@ -111,8 +112,9 @@ class QuicClient:
 class QuicChannel:
     """One QUIC connection: made when needed, closed when idle. A SocketOwner and a `connected.Channel`."""
 
-    __slots__ = ("_address", "_answered", "_client", "_connected", "_endpoint", "_last_heard", "_last_used", "_owner",
-                 "_queued", "_quic", "_readers", "_socket", "_timer", "_written_at", "retired", "waiting")  # fmt: skip
+    __slots__ = ("_address", "_answered", "_client", "_connected", "_endpoint", "_last_heard", "_last_said",
+                 "_last_used", "_owner", "_queued", "_quic", "_readers", "_socket", "_timer", "_written_at", "retired",
+                 "waiting")  # fmt: skip
 
     def __init__(self, client: QuicClient, endpoint: Endpoint, owner: ChannelOwner) -> None:
         self._client = client
@@ -124,6 +126,7 @@ class QuicChannel:
         self._connected = False
         self._answered = False
         self._last_heard = self._last_used = 0.0
+        self._last_said = 0.0  # when a stream or the handshake went on: acknowledgements are no answers
         self._written_at = float("-inf")
         self._timer: float | None = None
         self._queued: deque[Lookup] = deque()
@@ -137,6 +140,8 @@ class QuicChannel:
         """As `Channel.ask`."""
         if len(self._readers) + len(self._queued) >= WAITING_MOST:
             raise OSError(errno.EBUSY, "too many queries on one connection")
+        if len(self._readers) - len(self.waiting) > ABANDONED_MOST:
+            self._abandon()
         if self._socket is None:
             self._open(now)
         self._last_used = now
@@ -149,17 +154,24 @@ class QuicChannel:
         elif self._socket is not None:
             self._socket.watch(readable=True, writable=True)
 
+    def _abandon(self) -> None:
+        """Streams that nobody waits for would use up those that the server allows."""
+        for stream_id in [each for each in self._readers if each not in self.waiting]:
+            del self._readers[stream_id]
+            if self._quic is not None:
+                self._quic.stop_stream(stream_id, REQUEST_CANCELLED)
+
     def _open(self, now: float) -> None:
         self._socket = self._client.dialer.open_udp(self._endpoint.version, self)
         self._socket.watch(readable=True, writable=False)
         self._quic = self._client.connection()
-        self._last_heard = now
+        self._last_heard = self._last_said = now
         self._quic.connect(self._address, now)
         self._write(now)
 
     def is_silent(self, now: float) -> bool:
         """As `Channel.is_silent`."""
-        return self._socket is not None and now - self._last_heard >= SILENT
+        return self._socket is not None and now - self._last_said >= SILENT
 
     def reset(self) -> None:
         """As `Channel.reset`."""
@@ -220,6 +232,8 @@ class QuicChannel:
                 break
             if sender == self._endpoint:
                 self._last_heard = now
+                if not self._connected:
+                    self._last_said = now
                 quic.receive_datagram(octets, self._address, now)
             else:
                 self._owner.on_junk(DropReason.DNS_UNEXPECTED_ANSWER)
@@ -250,7 +264,7 @@ class QuicChannel:
     def _on_event(self, event: Any, now: float) -> None:
         kind = type(event)
         if kind is StreamDataReceived:
-            self._last_used = now
+            self._last_used = self._last_said = now
             self._on_data(event, now)
         elif kind is HandshakeCompleted:
             if self._client.pins and not self._is_pinned():
@@ -261,6 +275,7 @@ class QuicChannel:
                 return
             self._connected = True
         elif kind is StreamReset:
+            self._last_said = now
             self._readers.pop(event.stream_id, None)
             lookup = self.waiting.pop(event.stream_id, None)
             if lookup is not None and not lookup.done:

@@ -35,7 +35,7 @@ _MAX_CONCURRENT_STREAMS, _INITIAL_WINDOW_SIZE = 3, 4
 _Head = tuple[bytes, bytes, int]  # status, kind, age
 
 _SETTING = struct.Struct("!HI")
-_REFUSED_STREAM = 0x7
+_REFUSED_STREAM, _CANCEL = 0x7, 0x8
 _STATIC = {b":authority": 1, b":path": 4, b"accept": 19, b"content-length": 28, b"content-type": 31}
 
 Headers = list[tuple[bytes, bytes]]
@@ -119,6 +119,11 @@ class Http2Client:
             flags = _END_STREAM if at + FRAME_MOST >= size else 0
             self.out.append(_frame(DATA, flags, stream_id, body[at : at + FRAME_MOST]))
         return stream_id
+
+    def cancel(self, stream_id: int) -> None:
+        """Nobody waits for this response any more."""
+        if self.streams.pop(stream_id, None) is not None:
+            self.out.append(_frame(RST_STREAM, 0, stream_id, _CANCEL.to_bytes(4, "big")))
 
     # --- in ---
 

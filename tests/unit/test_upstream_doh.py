@@ -149,6 +149,25 @@ def test_many_streams_within_what_the_server_takes() -> None:
     assert len(desk.answers) == 200 and server.most <= 7 and len(desk.dialer.streams) == 1
 
 
+def test_streams_of_queries_that_were_given_up_make_room() -> None:
+    desk = Desk()
+    desk.ask(0)
+    server = desk.accept(streams=5)
+    for token in range(1, 5):
+        desk.ask(token)
+    desk.settle()
+    assert len(server.take()) == 5
+    for token in range(5):
+        desk.resolver.cancel(token)
+    desk.ask(10)
+    desk.settle()
+    [stream_id] = server.take()
+    assert server.http.open_inbound_streams == 1, "the server was told"
+    server.answer(stream_id)
+    desk.settle()
+    assert list(desk.answers) == [10] and len(desk.dialer.streams) == 1
+
+
 def test_large_answers_and_flow_control() -> None:
     desk = Desk()
     for token in range(60):

@@ -244,6 +244,39 @@ def test_an_answer_is_taken_when_it_is_whole_whatever_the_stream_does() -> None:
     assert list(desk.answers) == [1] and not desk.failures
 
 
+def test_streams_of_queries_that_were_given_up_are_given_back() -> None:
+    desk = Desk()
+    desk.ask(0)
+    server = desk.accept()
+    server.answer(server.take()[0])
+    desk.run()
+    answered = 0
+    for token in range(1, 400):  # the server allows 128 at a time
+        desk.ask(token)
+        desk.run()
+        for stream_id in server.take():
+            if token % 10 == 0:
+                server.answer(stream_id)
+                answered += 1
+                desk.run()
+        desk.resolver.cancel(token)
+    assert answered == 39 and len(desk.answers) == 40 and len(desk.dialer.datagrams) == 1
+
+
+def test_acknowledgements_are_no_answers() -> None:
+    desk = Desk()
+    desk.ask(1)
+    server = desk.accept()
+    server.answer(server.take()[0])
+    desk.run(5.0)
+    desk.ask(2)
+    desk.run(1.0)
+    assert len(desk.dialer.datagrams) == 2 and not desk.dialer.datagrams[0].closed, "a second connection beside it"
+    server.answer(server.take()[0])
+    desk.run()
+    assert sorted(desk.answers) == [1, 2] and not desk.failures
+
+
 def test_a_reset_stream_fails_alone() -> None:
     desk = Desk()
     desk.ask(1)
