@@ -297,6 +297,10 @@ class PacketCaptureController:
         """Read the lists again where their files changed; a damaged one stays as it was, and an event names it."""
         self.reconfigure(self._config)
 
+    def flush_cache(self, name: str = "", *, subtree: bool = True) -> None:
+        """Forget cached answers for `name` and, with `subtree`, all below it; everything without a name."""
+        self._change(lambda changes, now: changes.flush_cache(name, subtree=subtree))
+
     # --- the blocking state ---
 
     def block_network(self, why: str = "") -> None:

@@ -247,6 +247,7 @@ class Engine:
         self.config = self.context.config = config
         self.policy.reconfigure(config)
         self.context.policy_changed()
+        self._dns_ports = frozenset(config.dns.ports)
         self.tracker.reconfigure(config.tracker, config.limits)
         self.bridge.reconfigure(config.dns, config.limits)
         self._cut_blocked(now)

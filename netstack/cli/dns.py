@@ -27,6 +27,7 @@ from netstack.cli.serving import raise_descriptor_limit
 from netstack.config import Config, parse_network, parse_server
 from netstack.core.errors import ConfigError, NetstackError, UsageError
 from netstack.core.events import EventSink
+from netstack.core.network import Network
 from netstack.core.record import replace
 from netstack.runtime.dns_server import DnsServer
 
@@ -34,7 +35,7 @@ _DESCRIPTION = """\
 Serve DNS on loopback, over UDP and TCP: the resolver that `exec` and `run` have inside, without a tunnel.
 
 `ready` is printed as soon as it listens, whatever the upstreams do. SIGTERM ends it cleanly, SIGUSR1 prints its
-counters on standard error, SIGHUP reads the configuration and changed lists again."""
+counters on standard error, SIGUSR2 empties the cache, SIGHUP reads the configuration and changed lists again."""
 
 _COMPILING = """\
 Compile lists of names into one file that `--block` and `--allow` map into memory instead of reading it. The file is
@@ -95,19 +96,27 @@ def run(options: argparse.Namespace) -> int:
     raise_descriptor_limit()
     with _query_log(options) as (emit, log):
         logged = log is not None or options.verbose
-        network = host_network(config, family=False)  # whether its clients have IPv6 is not known here
-        server = DnsServer(config, emit=emit, logged=logged, network=network, watch_routes=True)
+        server = DnsServer(config, emit=emit, logged=logged, read_network=_here, watch_routes=True)
         server.run(
             on_ready=_say_ready,
             stop_signals=(signal.SIGTERM, signal.SIGINT),
             handlers={
                 signal.SIGUSR1: lambda: _say_counters(server),
+                signal.SIGUSR2: lambda: _flush(server),
                 signal.SIGHUP: lambda: server.reload(lambda: _configuration(options)),
             },
         )
         if log is not None:
             log.write(json.dumps({"event": "counters", **counters(server)}) + "\n")
         return 130 if server.stopped_by == signal.SIGINT else 0
+
+
+def _flush(server: DnsServer) -> None:
+    server.changes.flush_cache()
+
+
+def _here(config: Config) -> Network:
+    return host_network(config, family=False)  # whether the clients have IPv6 is not known here
 
 
 def counters(server: DnsServer) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from netstack.core.events import EngineError, EventSink
 from netstack.core.network import Network
 from netstack.core.ports import Resolver
 from netstack.core.record import replace
+from netstack.dns.stage import Stage
 from netstack.policy.lockdown import Lockdown
 from netstack.upstream.source import Prepared, ResolverSource
 
@@ -90,6 +91,12 @@ class Changes:
             self.block_network("configured", now)
         elif before.lockdown.blocking and not settings.blocking:
             self.allow_network("configured", now)
+
+    def flush_cache(self, name: str = "", *, subtree: bool = True) -> int:
+        """Forget what the cache has for a name and all below it, or everything; how many answers went."""
+        self._carrier.resolver_has_work()
+        resolver = self._carrier.resolver
+        return resolver.flush(name, subtree=subtree) if isinstance(resolver, Stage) else 0
 
     # --- the blocking state ---
 

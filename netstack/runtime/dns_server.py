@@ -35,6 +35,7 @@ from netstack.upstream.dialer import Protect, SocketDialer
 from netstack.upstream.source import Make, Prepared, ResolverSource
 
 if TYPE_CHECKING:
+    from netstack.runtime.portal_check import PortalWatch
     from netstack.runtime.route_watch import RouteWatch
 
 
@@ -58,12 +59,11 @@ class DnsServer:
         protect: Protect | None = None,
         make_resolver: Make | None = None,
         entropy: Entropy | None = None,
-        network: Network | None = None,
+        read_network: Callable[[Config], Network] | None = None,
         watch_routes: bool = False,
     ) -> None:
-        """`network`: what is known of the network. `logged`: somebody reads the queries' events.
-
-        `watch_routes`: notice by itself when this host is on another network; else the host says so.
+        """`read_network`: what is known of the network, asked again when it changes. `logged`: somebody reads the
+        queries' events. `watch_routes`: notice by itself when this host is on another network; else the host says so.
         """
         self.config = config
         self.settings = config.server
@@ -71,9 +71,12 @@ class DnsServer:
         self.stats = Stats()
         self.poller = EnginePoller()
         self.stopped_by: int | None = None
+        self._read_network = read_network
+        self._protect = protect
+        self._portal_watch: PortalWatch | None = None
         entropy = entropy if entropy is not None else SystemEntropy()
         dialer = SocketDialer(self.poller, protect)
-        source = ResolverSource(dialer, entropy, self.stats, emit, network=network, make=make_resolver)
+        source = ResolverSource(dialer, entropy, self.stats, emit, network=self._network(), make=make_resolver)
         self.resolver = source.first(config)
         book = NoBook() if logged else None
         self.bridge = DnsBridge(self.resolver, book, config.dns, config.limits, self.stats, emit, entropy)
@@ -143,6 +146,7 @@ class DnsServer:
             self.poller.served = self
             if self._routes is not None:
                 self._routes.open()
+            self._look_for_portal_if_wanted()
             if on_ready is not None:
                 loop.call_soon(on_ready)
             loop.run_forever()
@@ -198,6 +202,7 @@ class DnsServer:
     def _take_over(self, prepared: Prepared) -> None:
         now = time.monotonic()
         self.changes.reconfigure(prepared, now)
+        self.changes.network_told(self._network(), now)
 
     def reconfigure(self, config: Config, now: float) -> None:
         """As `Carrier.reconfigure`. Listeners stay as they are."""
@@ -237,8 +242,35 @@ class DnsServer:
         self.resolver.network_changed(now)
         self.resolver_has_work()
 
+    def _network(self) -> Network:
+        return Network() if self._read_network is None else self._read_network(self.config)
+
     def _on_routes(self) -> None:
-        self.changes.network_changed(self.changes.network, time.monotonic())
+        self.changes.network_changed(self._network(), time.monotonic())
+        self._look_for_portal_if_wanted()
+
+    def change(self, change: Callable[[Changes, float], object]) -> bool:
+        """Run ``change(changes, now)`` on the loop's thread. False when nothing runs."""
+        loop = self._loop
+        if loop is None:
+            return False
+        with contextlib.suppress(RuntimeError):  # the run ended meanwhile
+            loop.call_soon_threadsafe(self._change, change)
+        return True
+
+    def _change(self, change: Callable[[Changes, float], object]) -> None:
+        now = time.monotonic()
+        change(self.changes, now)
+        self.clients.flush(now)
+
+    def _look_for_portal_if_wanted(self) -> None:
+        if not self.config.captive.watch:
+            return
+        if self._portal_watch is None:
+            from netstack.runtime.portal_check import PortalWatch
+
+            self._portal_watch = PortalWatch(self.change, self.call_later, self._protect, self.emit)
+        self._portal_watch.look()
 
     def call_later(self, seconds: float, callback: Callable[[], None]) -> None:
         """As `dns_listeners.Server.call_later`."""

@@ -18,11 +18,18 @@ class Server:
     made = None
     end: "int | Exception" = signal.SIGTERM
 
-    def __init__(self, config, *, emit, logged, network, watch_routes):
+    def __init__(self, config, *, emit, logged, read_network, watch_routes):
         type(self).made = self
-        self.config, self.emit, self.logged, self.network = config, emit, logged, network
+        self.config, self.emit, self.logged, self.network = config, emit, logged, read_network(config)
         self.stats = Stats()
         self.stopped_by = None
+
+    @property
+    def changes(self):
+        return self
+
+    def flush_cache(self):
+        self.flushed = True
 
     def reload(self, read):
         assert read() == self.config
@@ -34,6 +41,8 @@ class Server:
             raise self.end
         on_ready()
         handlers[signal.SIGUSR1]()
+        handlers[signal.SIGUSR2]()
+        assert self.flushed
         handlers[signal.SIGHUP]()
         assert self.reloaded
         self.stopped_by = self.end

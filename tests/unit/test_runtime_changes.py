@@ -267,6 +267,17 @@ def test_without_a_blocking_state_nothing_is_made() -> None:
 # --- the network ---
 
 
+def test_a_name_is_forgotten_by_name() -> None:
+    run = Run({"cache": {"use": "on"}})
+    for name in ("www.example", "a.www.example", "other.example"):
+        run.ask(name)
+    run.answer()
+    run.told()
+    assert run.changes.flush_cache("www.example") == 2 and run.changes.flush_cache() == 1
+    run.ask("www.example")
+    assert run.asked() == [(ONE, "www.example")]
+
+
 def test_no_ipv6_answers_aaaa_empty_until_there_is_some() -> None:
     run = Run({})
     run.ask("www.example", "AAAA")

@@ -263,3 +263,32 @@ def test_an_answer_that_comes_between_rounds_leaves_at_once(served, kind):
         client.settimeout(0)
         assert client.recv(500)[-len(asked) :][:2] == b"\0\7"
     assert server.next_deadline() != 0.0
+
+
+def test_another_network_is_read_again_and_a_portal_looked_for(monkeypatch):
+    looked = []
+
+    class Watch:
+        def __init__(self, change, call_later, protect, emit):
+            self.change = change
+
+        def look(self):
+            looked.append(self)
+
+    monkeypatch.setattr("netstack.runtime.portal_check.PortalWatch", Watch)
+    networks = [Network(servers=("192.0.2.7",)), Network(servers=("192.0.2.8",))]
+    server = DnsServer(
+        make_config({"captive": {"watch": True}}), emit=lambda event: None, read_network=lambda config: networks[0]
+    )
+    server.listen = lambda: None
+    assert server.changes.network is networks[0]
+
+    def routes():
+        networks.pop(0)
+        server._on_routes()
+        assert server.change(lambda changes, now: server.stop())
+
+    server.run(on_ready=routes)
+    assert server.changes.network == Network(servers=("192.0.2.8",))
+    assert len(looked) == 2 and looked[0] is looked[1], "at the start and on the other network"
+    assert not server.change(lambda changes, now: None), "nothing runs any more"

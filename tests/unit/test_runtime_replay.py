@@ -91,6 +91,15 @@ def test_enforcement(enforcement, verdict, would_block):
     assert run.flows[0]["octets_down"] == 1
 
 
+@pytest.mark.parametrize(("check", "verdict"), [(False, "block"), (True, "allow")])
+def test_what_a_blocking_state_would_let_pass(check, verdict):
+    lockdown = {"blocking": True, "network_check": check, "names": [NAME]}
+    other = exchange(2.0, 40001, b"a", b"b", server="203.0.113.99")
+    run = Run(RESOLVED + exchange(1.0, 40000, b"a", b"b") + other, config={"lockdown": lockdown})
+    assert run.verdicts() == [("allow", "dns"), (verdict, "lockdown"), ("block", "lockdown")]
+    assert [event["state"] for event in run.events("lockdown_changed")] == ["blocking"]
+
+
 def test_the_answer_counts_from_the_moment_it_was_captured():
     packets = [(0.0, udp(APP, 5000, DNS_SERVER, 53, query(7, NAME)))]
     packets += [(1.0, tcp(APP, 40000, SERVER, 80, 1000, 0, SYN))]
