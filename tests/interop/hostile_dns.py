@@ -108,6 +108,7 @@ class Site:
         self.connections = 0
         self.queries = 0
         self.ended: list[float] = []  # monotonic times at which a client closed its connection
+        self.swallows = False  # takes queries and does nothing with them
         self.twist: Callable[[bytes], bytes] | None = None  # from a query to what is said instead of the kind's answer
 
     def url(self, name: str = "") -> str:
@@ -118,6 +119,8 @@ class Site:
         """Seconds to wait, and what is then said."""
         self.queries += 1
         kind = self.kind
+        if self.swallows:
+            return []
         if self.twist is not None:
             return [(0, self.twist(query))]
         if kind == "2 s late":
@@ -420,6 +423,8 @@ class _Http:
     async def say(self, stream_id: int, query: bytes) -> None:
         """What there is to say to one query."""
         messages = self.site.messages(query)
+        if not messages:
+            return
         delay, message = messages[-1]
         if delay:
             await asyncio.sleep(delay)
@@ -527,7 +532,10 @@ async def _serve_quic(site: Site, certificate: tuple[Path, Path]) -> Any:
                 site.queries += 1
                 quic.send_stream_data(stream_id, b"\xff\xff" + bytes(70_000), end_stream=True)
                 return
-            delay, message = site.messages(query)[-1]
+            messages = site.messages(query)
+            if not messages:
+                return
+            delay, message = messages[-1]
             framed = frame(message)
             if kind == "cut" or (kind == "cut once" and self.number == 1):
                 quic.send_stream_data(stream_id, framed[: len(framed) // 2], end_stream=False)

@@ -116,6 +116,26 @@ def burst_beside_a_black_hole(place: Place, transport: str, strategy: str) -> No
     assert {one.code for one in asked} == {NOERROR} and max(one.took for one in asked) < 0.5, case
 
 
+def test_a_server_that_was_lost_in_thought_is_used_again_at_once(place: Place) -> None:
+    with ThreadPoolExecutor() as pool:
+        for _ in pool.map(lambda transport: wake_a_server(place, transport), TRANSPORTS):
+            pass
+
+
+def wake_a_server(place: Place, transport: str) -> None:
+    """300 queries that are taken and never answered must not use up the streams of a connection."""
+    site = place.hostile.site(transport, "well")
+    with serving("--cache", "off", "--upstream", site.url(), "--ca-file", place.hostile.ca_file) as (_process, port):
+        assert dig(port, "first.example").code == "NOERROR"
+        site.swallows = True
+        lost = burst(port, [f"lost{number}.example" for number in range(300)], 6)
+        site.swallows = False
+        assert {one.code for one in lost} == {SERVFAIL} and max(one.took for one in lost) < 5.0, transport
+        for number in range(5):
+            probe = dig(port, f"again{number}.example")
+            assert probe.code == "NOERROR" and probe.seconds < 1.0, (transport, str(probe))
+
+
 @pytest.mark.parametrize("transport", ["udp", "tcp", "tls", "https"])
 def test_a_restarted_upstream_serves_within_a_second(place: Place, transport: str) -> None:
     with serving("--cache", "off", "--upstream", place.url(transport), "--ca-file", place.hostile.ca_file) as (
