@@ -219,11 +219,31 @@ class PacketCaptureController:
             self._host(lambda callback: callback.exit(message))
 
     def _ready(self) -> None:
+        self._catch_up()
         with self._lock:
             if self._state is State.STARTING:
                 self._enter(State.RUNNING)
         if self._config.captive.watch:
             self.look_for_portal()
+
+    def _catch_up(self) -> None:
+        """What the host said while the run was being made; before the first packet."""
+        runtime = self._runtime
+        changes = runtime.changes if runtime is not None else None
+        if runtime is None or changes is None:
+            return
+        now = time.monotonic()
+        if self._config is not runtime.config:
+            try:
+                changes.reconfigure(changes.prepare(self._config), now)
+            except NetstackError as problem:
+                self._emit(EngineError(now, "config", f"{problem} (the settings of before stay in force)"))
+        if changes.network is not self._network:
+            changes.network_told(self._network, now)
+        if self._blocked and not changes.is_blocking:
+            changes.block_network(self._blocked, now)
+        elif changes.is_blocking and not self._blocked and not self._config.lockdown.blocking:
+            changes.allow_network("", now)
 
     def _protect(self, fd: int) -> bool:
         return True if self._callback is None else bool(self._callback.protect_socket(fd))

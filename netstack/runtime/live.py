@@ -224,7 +224,6 @@ class LiveRuntime:
         """
         changes = self.changes
         if changes is None:
-            self.config = config or self.config
             return False
         prepared = changes.prepare(config)
         return self.change(lambda changes, now: changes.reconfigure(prepared, now))

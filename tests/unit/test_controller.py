@@ -4,6 +4,7 @@ import threading
 import time
 from collections.abc import Callable
 
+import dns.message
 import pytest
 
 from netstack.codec import load
@@ -11,8 +12,10 @@ from netstack.config import make_config
 from netstack.controller import BAD_PIN, PacketCaptureController, State
 from netstack.core.errors import ConfigError, NetstackError, StateError
 from netstack.core.events import CaptivePortalChanged, EngineError, LockdownChanged, StateChanged
+from netstack.core.flow import Endpoint
 from netstack.core.network import Network
 from netstack.link.queue import PacketQueueTunnel
+from netstack.testing.world import World
 
 
 class Host:
@@ -211,6 +214,90 @@ def test_the_blocking_state_outlives_stop_and_start(controller: PacketCaptureCon
     assert seen[-1].state == "open" and len(seen) == 5
     with pytest.raises(NetstackError, match="'maybe'"):
         controller.allow_network_check("maybe")
+
+
+def test_what_is_said_while_the_run_is_being_made_holds_from_the_first_packet(
+    controller: PacketCaptureController,
+) -> None:
+    def slow(*arguments):
+        controller.block_network("always on")
+        controller.network_changed("office", has_ipv6=False)
+        controller.reconfigure(make_config({"dns": {"servers": ["127.0.0.1:10"]}, "rules": [{"action": "drop"}]}))
+        return make_tunnel(*arguments)
+
+    seen: list[str] = []
+    controller.subscribe(lambda event: seen.append(event.kind))
+    controller.start(slow)
+    wait_for(controller, State.RUNNING)
+    assert seen.index("lockdown_changed") < len(seen) - 1 - seen[::-1].index("state_changed"), "before it is running"
+    changes = controller._runtime.changes if controller._runtime else None
+    assert changes is not None and changes.is_blocking and changes.network.name == "office"
+    assert changes.config.rules and changes.config.dns.servers == ("127.0.0.1:10",)
+
+    def let_go(*arguments):
+        controller.allow_network()
+        return make_tunnel(*arguments)
+
+    controller.stop()
+    controller.start(let_go)
+    wait_for(controller, State.RUNNING)
+    changes = controller._runtime.changes if controller._runtime else None
+    assert changes is not None and not changes.is_blocking
+
+
+class Hanging:
+    """A host that does not know whose a flow is until the test is over."""
+
+    def __init__(self) -> None:
+        self.gate = threading.Event()
+
+    def owner_of(self, flow):
+        assert self.gate.wait(10)
+        return "org.game"
+
+
+def test_a_host_that_does_not_say_whose_a_flow_is_delays_only_that_query_and_only_so_long() -> None:
+    host = Hanging()
+    answers: dict[int, tuple[int, float]] = {}
+    tunnels: list[PacketQueueTunnel] = []
+
+    def tunnel(config, stats, emit, runtime):
+        def write(packets) -> None:
+            for packet in packets:
+                octets = bytes(packet)
+                answers[octets[28] << 8 | octets[29]] = (octets[31] & 15, time.monotonic())
+
+        tunnels.append(PacketQueueTunnel(load("pure"), config.tunnel.mtu, write, stats=stats, emit=emit))
+        return tunnels[-1]
+
+    config = {
+        "filter": {"app_wait": 0.2, "app_late": "refused"},
+        "rules": [
+            {"action": "nxdomain", "names": ["x.test"], "apps": ["org.game"]},
+            {"action": "nodata", "names": ["y.test"]},
+        ],
+    }
+    controller = PacketCaptureController(make_config(config), flow_owner=host)
+    controller.start(tunnel)
+    try:
+        wait_for(controller, State.RUNNING)
+        world = World()
+        asked = time.monotonic()
+        for ident, name in ((1, "x.test"), (2, "y.test")):
+            query = dns.message.make_query(name, "A", id=ident).to_wire()
+            tunnels[0].push([world.udp_packet(query, destination=Endpoint.of("10.0.0.1", 53))])
+        wait_until(lambda: len(answers) == 2)
+        assert answers[2][0] == 0 and answers[2][1] - asked < 0.15
+        assert answers[1][0] == 5 and 0.18 < answers[1][1] - asked < 2.0
+        host.gate.set()
+        query = dns.message.make_query("x.test", "A", id=3).to_wire()
+        threading.Event().wait(0.1)
+        tunnels[0].push([world.udp_packet(query, destination=Endpoint.of("10.0.0.1", 53))])
+        wait_until(lambda: 3 in answers)
+        assert answers[3][0] == 3, "told meanwhile"
+    finally:
+        host.gate.set()
+        controller.stop()
 
 
 def test_portals_and_networks(controller: PacketCaptureController) -> None:
