@@ -120,8 +120,8 @@ class Owner:
 
 STEP = st.tuples(
     st.sampled_from(
-        ["query", "query", "query", "answer", "answer", "wait", "wait", "fail", "closed", "refused", "leave", "shut",
-         "open", "cancel", "network"]
+        ["query", "query", "query", "answer", "answer", "wait", "wait", "fail", "closed", "refused", "leave", "leave",
+         "leave", "shut", "open", "cancel", "network"]
     ),
     st.integers(0, 7),
     st.integers(0, 7),
@@ -130,7 +130,7 @@ STEP = st.tuples(
 
 @settings(deadline=None, max_examples=200)
 @given(
-    steps=st.lists(STEP, max_size=80), strategy=st.sampled_from(STRATEGIES),
+    steps=st.lists(STEP, min_size=20, max_size=100), strategy=st.sampled_from(STRATEGIES),
     addresses=st.tuples(st.integers(1, 3), st.integers(1, 3)),
 )  # fmt: skip
 def test_one_outcome_each_in_time(
@@ -163,9 +163,10 @@ def test_one_outcome_each_in_time(
         channels = place.open
         channel = channels[second % len(channels)] if channels else None
         if what == "query":
-            token = len(asked)
-            asked[token] = now
-            group.query(token, QUERY, now)
+            for _ in range(1 + second):
+                token = len(asked)
+                asked[token] = now
+                group.query(token, QUERY, now)
         elif what == "wait":
             pass_time((0.01, 0.1, 0.3, 0.5, 0.8, 1.0, 2.0, 5.0)[second])
         elif what == "cancel" and asked:
@@ -183,7 +184,7 @@ def test_one_outcome_each_in_time(
             elif what == "fail":
                 channel.fail_one(first, now)
             elif what == "leave":
-                channel.leave(first, now)
+                channels[-1].leave(second, now)
             elif what in ("closed", "refused"):
                 channel.end(what, now)
         for each in places:
