@@ -26,8 +26,8 @@ IN_PLACE = not {"editable_wheel", "develop", "--inplace", "-i"}.isdisjoint(sys.a
 COMPILED = [
     "codec/base", "codec/emit", "codec/native", "core/flow", "core/packet", "core/seq", "core/stats", "core/timers",
     "dns/bridge", "dns/filter", "dns/framing", "dns/message", "engine", "forward/*", "link/fd", "policy/firewall",
-    "policy/quic", "policy/tracker", "runtime/harness", "runtime/poller", "tcp/*", "upstream/bursts",
-    "upstream/datagrams", "upstream/dialer", "upstream/streams", "wire/*",
+    "policy/quic", "policy/tracker", "runtime/driver", "runtime/harness", "runtime/poller", "tcp/*",
+    "upstream/buffers", "upstream/bursts", "upstream/datagrams", "upstream/dialer", "upstream/streams", "wire/*",
 ]  # fmt: skip
 _told = set()
 
