@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import random
 import re
 import shutil
 import signal
@@ -38,11 +39,16 @@ LIVES = 0.2  # seconds between looks for a server
 
 
 def free_port() -> int:
-    """A port that is free for UDP and TCP."""
-    with socket.socket() as tcp, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp:
-        tcp.bind((HOST, 0))
-        udp.bind(tcp.getsockname())
-        return int(tcp.getsockname()[1])
+    """A port that is free for UDP and TCP, and none that the system gives to clients: they come and go meanwhile."""
+    while True:
+        port = random.randrange(15_000, 32_000)
+        with socket.socket() as tcp, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp:
+            try:
+                tcp.bind((HOST, port))
+                udp.bind((HOST, port))
+            except OSError:
+                continue
+        return port
 
 
 class Place:
