@@ -177,7 +177,7 @@ def test_malformed_answers(hostile: HostileServers, tmp_path: Path) -> None:
         grown = resident(process.pid) - before
     said = process.stderr.read() if process.stderr else ""
     assert process.returncode == 0 and "Traceback" not in said and "internal error" not in said, said
-    assert len(asked) >= MESSAGES and all(one.answered and one.took < 5.2 for one in asked)
+    assert len(asked) >= MESSAGES and all(one.answered and one.took < 6 for one in asked)
     assert grown < 32 * 1024
     told = {name: messages for liar in liars.values() for name, messages in liar.said.items()}
     assert len(told) >= MESSAGES * 0.9

