@@ -3,20 +3,25 @@
 
 VENV ?= .venv
 PY := $(VENV)/bin/python
+MODULES := $(shell find netstack -name '*.py')
 SOURCES := pyproject.toml $(wildcard setup.py native/*.py native/src/*.c native/include/*.h)
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lint build bench docs clean
+.PHONY: help demo test test-compiled check lint build compiled install bench docs clean
 
 help:  ## show this list
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 21
 
 demo: $(VENV)/.demo  ## set up, replay a capture, then run real programs behind the engine
 	@$(PY) scripts/demo.py
 
 test: $(VENV)/.test  ## set up, then every test that this machine allows
 	@$(PY) -m pytest $(ARGS)
+
+test-compiled: $(VENV)/.test compiled  ## the tests that need no network again, of the compiled modules
+	@NETSTACK_EXPECT=compiled $(PY) -m pytest -q -o "pythonpath=build/compiled ." $(ARGS) \
+	  tests/house/test_compiled.py tests/unit tests/scenario tests/differential tests/property tests/replay
 
 check: lint test  ## tests, ruff, mypy --strict
 
@@ -30,7 +35,18 @@ build: $(VENV)/.demo  ## build the native codec in place
 	@$(PY) setup.py -q build_ext --inplace
 	@$(PY) -c "from netstack.codec import load; load('native'); print('native codec built')"
 
+compiled: build/compiled/.done  ## the package as a wheel has it, its pipeline compiled, in build/compiled
+
+build/compiled/.done: $(VENV)/.demo $(MODULES)
+	@$(PY) -m pip install --quiet --disable-pip-version-check "mypy>=1.15" "cffi>=1.16" "setuptools>=77"
+	@NETSTACK_COMPILE=1 $(PY) setup.py -q build --build-lib build/compiled --build-temp build/temp
+	@touch $@
+
+install: $(VENV)/.demo  ## install into .venv what users get: compiled, a copy of the sources as they are now
+	@$(PY) -m pip install --quiet --disable-pip-version-check --force-reinstall --no-deps .
+
 bench: build  ## measure, and compare with the baseline (ARGS="--quick", "--only live", --strict)
+	-@$(MAKE) --no-print-directory compiled
 	@$(PY) -m benchmarks $(ARGS)
 
 docs: $(VENV)/.demo  ## write the generated pages again (docs/configuration.md, docs/events.md)

@@ -27,7 +27,8 @@ from typing import Any
 from benchmarks.footprint import private_dirty_mib
 from benchmarks.topology import DEVICE, FAR, Slot, Topology
 
-HERE = Path(__file__).parent
+HERE = Path(__file__).resolve().parent
+COMPILED = HERE.parent / "build" / "compiled"  # the engine's modules ahead of time, with the native codec
 GATEWAY = "10.0.0.1"
 WARM_UP = 0.3  # seconds; the same as in load.c
 HELD = 500  # flows while memory is looked at
@@ -57,13 +58,20 @@ class Peer:
 BULK = ("up1", "up8", "down1", "down8")
 
 
-def _ours(name: str, codec: str, offload: str, mtu: int, tests: tuple[str, ...] | None = None) -> Peer:
+def _ours(
+    name: str, codec: str, offload: str, mtu: int, tests: tuple[str, ...] | None = None, *, compiled: bool = False
+) -> Peer:
+    # -P: the package comes from where it is said to be, whatever folder this was started in
+    where = COMPILED if compiled else HERE.parent
     command = [
-        sys.executable, "-m", "netstack", "run", "--tun", DEVICE, "--mtu", str(mtu), "--enforcement", "off",
+        "env", f"PYTHONPATH={where}", sys.executable, "-P", "-m", "netstack", "run", "--tun", DEVICE, "--mtu", str(mtu),
+        "--enforcement", "off",
         "--codec", codec, "--offload", offload, "--dns", FAR,
     ]  # fmt: skip
     peer = Peer(name, mtu, command, ours=True, tests=tests)
-    if codec == "native":
+    if compiled and not list(where.glob("netstack/engine.*.so")):
+        peer.missing = "not built: `make compiled`"
+    elif codec == "native":
         try:
             from netstack.codec import load
 
@@ -86,6 +94,8 @@ def peers(quick: bool = False) -> list[Peer]:
             "slirp4netns", "--configure", "--mtu=65520", "--disable-dns", "--netns-type=path", "APP", DEVICE,
         ], enters=True),
         Peer("sing-box@1500", 1500, ["sing-box", "run", "-c", "SINGBOX"]),
+        _ours("compiled@1500", "native", "auto", 1500, compiled=True),
+        _ours("compiled, plain TUN@1500", "native", "off", 1500, BULK, compiled=True),
         _ours("native@1500", "native", "auto", 1500),
         _ours("pure@1500", "pure", "auto", 1500),
         _ours("native, plain TUN@1500", "native", "off", 1500, BULK),
@@ -95,7 +105,7 @@ def peers(quick: bool = False) -> list[Peer]:
         _ours("native@65520", "native", "auto", 65520, BULK),
     ]  # fmt: skip
     if quick:
-        chosen = ("kernel", "pasta@65520", "native@1500", "native, plain TUN@1500")
+        chosen = ("kernel", "pasta@65520", "compiled@1500", "native@1500", "native, plain TUN@1500")
         everyone = [peer for peer in everyone if peer.name in chosen]
     for peer in everyone:
         program = "ethtool" if not peer.offload else peer.command[0] if peer.command else "ip"

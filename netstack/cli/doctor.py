@@ -15,7 +15,7 @@ from collections.abc import Callable
 from typing import Any
 
 import netstack
-from netstack import codec
+from netstack import codec, engine
 from netstack.cli.options import host_resolvers
 from netstack.cli.sandbox import Sandbox
 from netstack.config import Config
@@ -56,6 +56,12 @@ def _codec() -> Finding:
     except CodecError as problem:
         return "note", f"pure Python is used, which is much slower: {problem}"
     return "ok", "the native codec is built and used"
+
+
+def _pipeline() -> Finding:
+    if (engine.__file__ or "").endswith(".py"):
+        return "note", "the pipeline is interpreted, as in a source tree; `pip install` compiles it, which is faster"
+    return "ok", "the pipeline is compiled"
 
 
 def _tun() -> Finding:
@@ -120,6 +126,7 @@ def _resolvers() -> Finding:
 
 CHECKS: dict[str, Callable[[], Finding]] = {
     "codec": _codec,
+    "pipeline": _pipeline,
     "tun": _tun,
     "sandbox": _sandbox,
     "ping": _ping,
