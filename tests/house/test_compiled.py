@@ -1,4 +1,4 @@
-"""What is tested is what was asked for: the sources of this tree, or with NETSTACK_EXPECT=compiled the compiled modules."""
+"""What is tested is what was asked for: this tree's sources, or with NETSTACK_EXPECT=compiled the compiled modules."""
 
 import os
 
