@@ -39,7 +39,8 @@ class Prepared:
     base: Config  # what it was prepared against
     rules: RuleStage | None  # when all below the rules stays
     resolver: Resolver | None  # otherwise; None for both: nothing of the resolver changes
-    problems: tuple[str, ...]  # with files whose last good content stays in force
+    lists: Lists | None = None
+    problems: tuple[str, ...] = ()  # with files whose last good content stays in force
 
 
 class ResolverSource:
@@ -108,26 +109,31 @@ class ResolverSource:
         """
         from netstack.dns.rules import RuleStage
 
+        if not (config.filter.block or config.filter.allow) or self._make_instead is not None:
+            return self._prepare(config, None, ())
+        from netstack.dns.lists import Lists
+
+        present = find_stage(self._chain, RuleStage)
+        known = present.lists if present is not None else Lists()
+        lists, problems = known.following(config.filter.block, config.filter.allow)
+        return self._prepare(config, lists, tuple(problems))
+
+    def _prepare(self, config: Config, lists: Lists | None, problems: tuple[str, ...]) -> Prepared:
+        from netstack.dns.rules import RuleStage
+
         base = self._config
         if self._make_instead is not None:
-            return Prepared(config, base, None, None, ())
+            return Prepared(config, base, None, None)
         present = find_stage(self._chain, RuleStage)
-        lists: Lists | None = None
-        problems: list[str] = []
-        if config.filter.block or config.filter.allow:
-            from netstack.dns.lists import Lists
-
-            known = present.lists if present is not None else Lists()
-            lists, problems = known.following(config.filter.block, config.filter.allow)
         if self._key_of(config) == self._key:
             rules = assemble.with_rules(
                 config, _Nobody(), self._parts[2], self._emit, assemble.local_minute, apps=self._apps, lists=lists
             )
             if isinstance(rules, RuleStage) and present is not None:
-                return Prepared(config, base, rules, None, tuple(problems))
+                return Prepared(config, base, rules, None, lists, problems)
             if not isinstance(rules, RuleStage) and present is None:
-                return Prepared(config, base, None, None, tuple(problems))
-        return Prepared(config, base, None, self._assembled(config, lists), tuple(problems))
+                return Prepared(config, base, None, None, lists, problems)
+        return Prepared(config, base, None, self._assembled(config, lists), lists, problems)
 
     def follow(self, prepared: Prepared, now: float) -> Resolver | None:
         """Put `prepared` in force. The chain that queries go to from now on, None when it is the same one.
@@ -137,7 +143,7 @@ class ResolverSource:
         from netstack.dns.rules import RuleStage
 
         if prepared.base is not self._config:
-            prepared = self.prepare(prepared.config)
+            prepared = self._prepare(prepared.config, prepared.lists, prepared.problems)  # no file is read for that
         for problem in prepared.problems:
             self._emit(EngineError(now, "list", problem))
         self._config = prepared.config

@@ -153,7 +153,7 @@ def test_a_change_that_no_longer_fits_is_an_event() -> None:
     run = Run({})
     prepared = run.changes.prepare(make_config({"rules": [{"action": "drop"}], "dns": {"servers": [ONE]}}))
     run.reconfigure({"dns": {"servers": [TWO]}})
-    run.source.prepare = broken  # type: ignore[method-assign]
+    run.source._prepare = broken  # type: ignore[method-assign]
     before = run.changes.config
     run.changes.reconfigure(prepared, run.now)
     assert run.changes.config is before
@@ -161,7 +161,7 @@ def test_a_change_that_no_longer_fits_is_an_event() -> None:
     assert event.where == "config" and "broken" in event.message and "stay in force" in event.message
 
 
-def broken(config: Config) -> Any:
+def broken(config: Config, *lists: Any) -> Any:
     from netstack.core.errors import ConfigError
 
     raise ConfigError("broken")

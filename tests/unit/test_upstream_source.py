@@ -113,6 +113,17 @@ def test_two_changes_prepared_at_once_both_count() -> None:
     assert source.follow(two, 1.0) is not None, "the servers of the first are not those of the second"
 
 
+def test_a_change_that_comes_second_reads_no_list_again(tmp_path: Path) -> None:
+    names = tmp_path / "names"
+    names.write_text("a.example\n")
+    desk = Desk({"rules": [{"action": "drop"}]})
+    listed = desk.source.prepare(make_config({"filter": {"block": [str(names)]}}))
+    assert not desk.change({"rules": [{"action": "refused"}]})
+    names.unlink()
+    resolver = desk.source.follow(listed, 1.0)
+    assert resolver is None and desk.listed == 1
+
+
 def test_what_the_host_learns_changes_only_the_chains_that_it_concerns() -> None:
     desk = Desk({"policy": {"quic": "allow"}})
     desk.source.network = Network(name="home", has_ipv6=True, servers=())
