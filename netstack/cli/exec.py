@@ -70,10 +70,12 @@ def run(options: argparse.Namespace) -> int:
         raise UsageError("no program given: netstack exec [options] -- CMD [ARG...]")
     config = without_collision(make_configuration(options))
     with event_output(options) as emit, pcap_tracer(options.pcap) as tracer:
-        runtime = LiveRuntime(config, emit=emit, codec=options.codec, network=host_network(config))
+        network = host_network(config)
         with Sandbox(config, offload=tracer is None) as sandbox:
             sandbox.start(command)  # before the limit is raised: the program keeps the limits it was given
             raise_descriptor_limit()
+            # Imports the engine, while the sandbox is being made by a process that did not.
+            runtime = LiveRuntime(config, emit=emit, codec=options.codec, network=network)
 
             def tunnel(config: Config, stats: object, emit: object, runtime: LiveRuntime) -> Tunnel:
                 device = sandbox.take_device()
