@@ -116,20 +116,25 @@ def _flush(server: DnsServer) -> None:
 
 
 def _here(config: Config) -> Network:
-    return host_network(config, family=False)  # whether the clients have IPv6 is not known here
+    network = host_network(config, family=False)  # whether the clients have IPv6 is not known here
+    return replace(network, servers=_others(network.servers, config.server.listen))
+
+
+def _others(servers: tuple[str, ...], listen: tuple[str, ...]) -> tuple[str, ...]:
+    """`servers` without this one: a host whose resolver it is names it in resolv.conf, and a query would go round."""
+    own = set(map(parse_server, listen))
+    return tuple(server for server in servers if parse_server(server) not in own)
 
 
 def counters(server: DnsServer) -> dict[str, Any]:
     """What was counted, without what a resolver never counts."""
     shown = server.stats.as_dict()
-    return {name: value for name, value in shown.items() if name.startswith("dns_") or name == "drops"}
+    return {name: value for name, value in shown.items() if name.startswith("dns_") or name in ("storms", "drops")}
 
 
 def _configuration(options: argparse.Namespace) -> Config:
     config = load_configuration(options.config)
     config = with_dns_options(config, options, alone=True)
-    if not config.dns.upstreams and config.dns.servers == Config().dns.servers:
-        config = replace(config, dns=replace(config.dns, servers=host_resolvers()))
     server: dict[str, Any] = {}
     if options.listen:
         server["listen"] = tuple(map(_listen, options.listen))
@@ -138,7 +143,13 @@ def _configuration(options: argparse.Namespace) -> Config:
     changed = replace(config.server, **server) if server else config.server
     if options.listen:
         _need_peers(changed.listen, changed.allow_peers)
-    return replace(config, server=changed)
+    config = replace(config, server=changed)
+    if config.dns.upstreams or config.dns.cd_uid or config.dns.servers != Config().dns.servers:
+        return config
+    servers = _others(host_resolvers(), changed.listen)
+    if not servers:
+        raise ConfigError("this host's resolver is the one to be served: say whom to ask with --upstream")
+    return replace(config, dns=replace(config.dns, servers=servers))
 
 
 def _listen(text: str) -> str:

@@ -69,6 +69,20 @@ def test_without_options_it_listens_on_loopback_and_asks_the_hosts_resolvers(mon
     assert json.loads(shown.err)["dns_queries"] == 0
 
 
+def test_a_host_whose_resolver_it_is_makes_no_loop(monkeypatch, capsys):
+    monkeypatch.setattr(module, "host_resolvers", lambda: ("127.0.0.1", "192.0.2.53"))
+    monkeypatch.setattr(module, "host_network", lambda config, family: Network(servers=("127.0.0.1", "192.0.2.53")))
+    assert main(["dns", "--listen", "127.0.0.1:53"]) == 0
+    assert Server.made.config.dns.servers == ("192.0.2.53",) == Server.made.network.servers
+    assert main(["dns", "--listen", "127.0.0.1:5399"]) == 0
+    assert Server.made.config.dns.servers == ("127.0.0.1", "192.0.2.53"), "another port is another server"
+    monkeypatch.setattr(module, "host_resolvers", lambda: ("127.0.0.1",))
+    capsys.readouterr()
+    assert main(["dns", "--listen", "127.0.0.1:53"]) == 1
+    assert "--upstream" in capsys.readouterr().err
+    assert main(["dns", "--listen", "127.0.0.1:53", "--upstream", "192.0.2.1"]) == 0
+
+
 def test_options_go_over_the_file(tmp_path):
     file = tmp_path / "resolver.toml"
     file.write_text('[dns]\nupstreams = ["udp://192.0.2.1"]\n[server]\nlisten = ["127.0.0.1:99"]\ntcp_idle = 3')
