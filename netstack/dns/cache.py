@@ -146,8 +146,9 @@ class CacheStage(Stage):
             self.inner.query(token, message, now, over_tcp)
             return
         question, edns = read
-        if edns is None and self._scope is None:
-            key = question.folded + _OCTET[message[3] & (CD | _AD)]
+        if self._scope is None and (edns is None or not edns.options):
+            variant = message[3] & (CD | _AD)
+            key = question.folded + _OCTET[variant if edns is None else variant | edns.flags >> 15]
         else:
             key = self._key(message, question, edns)
         found = self._entries.get(key)

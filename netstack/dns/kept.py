@@ -19,6 +19,7 @@ from netstack.dns.message import (
     FIXED,
     HEADER,
     HEADER_SIZE,
+    ONE_QUESTION_AND_MORE,
     OPCODE,
     OPT,
     QR,
@@ -28,6 +29,7 @@ from netstack.dns.message import (
     A,
     Question,
     is_answer_to,
+    is_plain_opt,
     parse_question,
     skip_name,
 )
@@ -90,12 +92,21 @@ def read_query(message: bytes) -> tuple[Question, Edns | None] | None:
     """Question and EDNS of a query whose answer may be kept; None for any other."""
     if len(message) < HEADER_SIZE:
         return None
-    if message[4:HEADER_SIZE] == _ONLY_A_QUESTION and message[2] & 0xFB == 1:  # nearly all: RD, not QR, OPCODE or TC
-        question = parse_question(message)
-        if question is not None and len(message) == HEADER_SIZE + len(question.wire):
-            wire = question.wire
-            if wire[-4:] in _ORDINARY:
+    if message[2] & 0xFB == 1:  # RD, not QR, OPCODE or TC; nearly all are such, and without options
+        if message.startswith(_ONLY_A_QUESTION, 4):
+            question = parse_question(message)
+            if (
+                question is not None
+                and len(message) == HEADER_SIZE + len(question.wire)
+                and question.wire[-4:] in _ORDINARY
+            ):
                 return question, None
+        elif message.startswith(ONE_QUESTION_AND_MORE, 4):
+            question = parse_question(message)
+            if question is not None and question.wire[-4:] in _ORDINARY:
+                at = HEADER_SIZE + len(question.wire)
+                if is_plain_opt(message, at):
+                    return question, Edns(at, len(message), message[at + 7] << 8 | message[at + 8], b"")
     _, flags, questions, answers, authorities, additionals = HEADER.unpack_from(message)
     if flags & (QR | OPCODE | TC | RD) != RD or (questions, answers, authorities) != (1, 0, 0) or additionals > 1:
         return None

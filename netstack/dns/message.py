@@ -43,6 +43,8 @@ _OPCODES = (0, 1, 2, 4, 5, 6)  # assigned by IANA
 _MOST_RECORDS = 64  # in one section of a query; more is not DNS
 _PLAIN = re.compile(rb"[a-z0-9_-]+")
 _ONE_QUESTION = b"\0\1" + bytes(6)  # the counts
+ONE_QUESTION_AND_MORE = b"\0\1\0\0\0\0\0\1"  # with one additional record
+_OPT_SIZE = 11
 _OPT_ANSWER = b"\0" + FIXED.pack(OPT, 1232, 0, 0)
 _STUN_COOKIE = b"\x21\x12\xa4\x42"
 
@@ -149,6 +151,15 @@ def parse_query(message: bytes) -> Query | Rcode:
         if question is None:
             return Rcode.FORMERR
         return Query(message[0] << 8 | message[1], message[2] << 8 | message[3], question, message)
+    if message.startswith(ONE_QUESTION_AND_MORE, 4) and not message[2] & 0x78:  # or that and EDNS without options
+        question = parse_question(message)
+        if question is None:
+            return Rcode.FORMERR
+        at = HEADER_SIZE + len(question.wire)
+        if is_plain_opt(message, at):
+            udp_size = max(message[at + 3] << 8 | message[at + 4], MIN_UDP)
+            ident = message[0] << 8 | message[1]
+            return Query(ident, message[2] << 8 | message[3], question, message, udp_size, True)
     ident, flags, questions, answers, authorities, additionals = HEADER.unpack_from(message)
     if flags & OPCODE:
         return Rcode.NOTIMP
@@ -172,6 +183,16 @@ def parse_query(message: bytes) -> Query | Rcode:
             query.udp_size = max(cls, MIN_UDP)  # RFC 6891 6.2.5: below 512 means 512
         at = at_end
     return query
+
+
+def is_plain_opt(message: bytes, at: int) -> bool:
+    """True when a message ends with an OPT record without options, of version 0, that begins `at` (RFC 6891 6.1.2)."""
+    return (
+        at + _OPT_SIZE == len(message)
+        and message.startswith(b"\0\0\x29", at)
+        and not message[at + 6]
+        and message.endswith(b"\0\0")
+    )
 
 
 # On its way each message is read by several, one right after the other: the bridge, stages, the resolver.

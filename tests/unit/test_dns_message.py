@@ -3,6 +3,7 @@
 import os
 import random
 
+import dns.edns
 import dns.flags
 import dns.message
 import dns.name
@@ -10,7 +11,7 @@ import dns.rcode
 import pytest
 
 from netstack.dns import message as m
-from netstack.dns.message import Query, Rcode, is_answer_to, is_dns, parse_query
+from netstack.dns.message import Query, Rcode, is_answer_to, is_dns, is_plain_opt, parse_query
 
 
 def query_of(octets: bytes) -> Query:
@@ -178,3 +179,28 @@ def test_skip_name_bounds() -> None:
     assert m.skip_name(b"\1a\xc0", 0) == -1
     assert m.skip_name(b"\x80", 0) == -1
     assert m.skip_name(b"\1a", 0) == -1
+
+
+@pytest.mark.parametrize("payload, taken", [(0, 512), (511, 512), (1232, 1232), (65_535, 65_535)])
+@pytest.mark.parametrize("options", [[], [dns.edns.GenericOption(10, b"12345678")]])
+def test_edns_is_read_with_and_without_options(payload: int, taken: int, options: list) -> None:  # type: ignore[type-arg]
+    asked = dns.message.make_query("a.test", "A", use_edns=0, payload=payload, options=options, want_dnssec=True)
+    query = parse_query(asked.to_wire())
+    assert isinstance(query, Query)
+    assert (query.udp_size, query.edns, query.id, query.question.name) == (taken, True, asked.id, "a.test")
+
+
+@pytest.mark.parametrize(
+    "tail, plain",
+    [
+        (b"\0\0\x29\x04\xd0\0\0\x80\0\0\0", True),
+        (b"\0\0\x29\x04\xd0\0\1\0\0\0\0", False),  # another version
+        (b"\0\0\x29\x04\xd0\0\0\0\0\0\1", False),  # cut
+        (b"\0\0\x29\x04\xd0\0\0\0\0\0\4\0\x0a\0\0", False),  # options
+        (b"\0\0\x2a\x04\xd0\0\0\0\0\0\0", False),  # another type
+        (b"\0\0\x29\x04\xd0\0\0\0\0\0\0\0", False),  # more behind it
+    ],
+)
+def test_a_plain_opt_record_is_recognized(tail: bytes, plain: bool) -> None:
+    message = bytes(12) + b"\1a\0\0\1\0\1"
+    assert is_plain_opt(message + tail, len(message)) is plain
