@@ -12,6 +12,7 @@ waits: a query that gets no answer costs one table entry until its time is over,
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Final
 
 from netstack.config import DnsConfig, LimitsConfig
 from netstack.core.drops import DropReason
@@ -43,7 +44,8 @@ QueryOf = Callable[[int, Query, FiveTuple, float, bool], None]
 # protocol, source and destination (as parts: hashed far faster than a FiveTuple), id, question
 Identity = tuple[int, bytes, int, bytes, int, int, bytes]
 
-
+# Octets: a longest name and all that EDNS adds. Each pending query is kept whole, in several places.
+QUERY_MOST: Final = 2048
 _REPEATED_MOST = 1024
 _REPEATED_LONGEST = 1232
 
@@ -161,7 +163,7 @@ class DnsBridge:
             known, ident = repeated.query, message[0] << 8 | message[1]
             query = Query(ident, known.flags, known.question, message, known.udp_size, known.edns)
         else:
-            read = parse_query(message)
+            read = parse_query(message) if len(message) <= QUERY_MOST else Rcode.FORMERR
             if isinstance(read, Rcode):
                 stats.drops[DropReason.DNS_MALFORMED] += 1
                 reply(error_without_question(message, read), now)

@@ -261,6 +261,18 @@ def test_queries_that_cannot_be_asked() -> None:
     assert not desk.tokens
 
 
+def test_a_query_that_is_larger_than_any_has_to_be_is_not_kept() -> None:
+    import dns.edns
+
+    desk = Desk()
+    for size, taken in ((1900, 1), (60_000, 0)):
+        asked = query(options=[dns.edns.GenericOption(12, bytes(size))])
+        assert desk.ask(asked.to_wire(max_size=65_535), over_tcp=True)
+        assert len(desk.tokens) == taken
+        desk.resolver.queries.clear()
+    assert desk.replies()[-1].rcode() == dns.rcode.FORMERR and desk.stats.drops == {DropReason.DNS_MALFORMED: 1}
+
+
 class Judging(ScriptedResolver):
     """A resolver that is told of flows, and drops what comes from port 666."""
 
