@@ -461,6 +461,8 @@ class AnswerStage(Stage):
         guarded = self._settings.rebind in ("remove", "refuse") and not self._may_be_private(whole.question)
         filtering = self._filters_aaaa
         changed = rebound = False
+        # who validates by itself would take the edited record for a forged one, and QUIC is refused to it anyway
+        no_h3 = self._settings.strip_h3 == "on" and not (whole.flags & CD and _wants_signatures(whole))
         drop = self._drop | {IPV6HINT} if filtering else self._drop
 
         def is_private(address: bytes) -> bool:
@@ -480,7 +482,7 @@ class AnswerStage(Stage):
                         continue
                 elif kind in (HTTPS, SVCB) and record.cls == IN and kind in self._looks:
                     new = edit_service(
-                        data, drop, no_h3=self._settings.strip_h3 == "on", keep=lambda address: not is_private(address)
+                        data, drop, no_h3=no_h3, keep=lambda address: not is_private(address)
                     )
                     if new is not data:
                         changed = True
@@ -528,6 +530,11 @@ class AnswerStage(Stage):
                 if inside is not None and self._scope_of(inside):
                     return True
         return False
+
+
+def _wants_signatures(message: Message) -> bool:
+    """The DO bit, which an answer has from its query (RFC 3225 3)."""
+    return any(record.kind == OPT and record.ttl & 0x8000 for record in message.sections[2])
 
 
 def _has_real_aaaa(message: Message) -> bool:

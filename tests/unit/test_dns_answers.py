@@ -157,6 +157,23 @@ def test_service_parameters(settings: dict, left: str) -> None:  # type: ignore[
     assert not desk.seen().flags & dns.flags.AD
 
 
+def test_who_validates_by_itself_keeps_http_3_but_not_what_policy_takes() -> None:
+    for settings, kept in [({"strip_h3": "on"}, True), ({"strip_h3": "on", "strip_ech": True}, False)]:
+        desk = Desk(**settings)
+        desk.ask(kind="HTTPS", want_dnssec=True)
+        [token] = desk.resolver.queries
+        query = dns.message.from_wire(desk.resolver.queries[token])
+        query.flags |= dns.flags.CD
+        response = dns.message.make_response(query)
+        response.flags |= dns.flags.CD
+        response.want_dnssec()
+        response.answer.append(dns.rrset.from_text("a.test.", 60, "IN", "HTTPS", '1 . alpn="h3,h2" ech=AAT+DQAA'))
+        wire = response.to_wire()
+        desk.resolver.answer(token, wire, 0.0)
+        assert (desk.told == [wire]) is kept
+        assert b"\x02h3" in desk.told[0]
+
+
 # --- AAAA ---
 
 
