@@ -17,7 +17,7 @@ import dns.query
 import dns.rcode
 import pytest
 
-from tests.interop.conftest import SERVER, ip
+from tests.interop.conftest import SERVER, SERVER6, ip
 from tests.interop.test_run import CURL, Served
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -296,6 +296,18 @@ def test_hangup_changes_a_tunnel_and_live_flows_survive(network, own_resolver, t
         _, err = served.stop()
     assert "did you mean lockdown?" in err and "Traceback" not in err
 
+
+
+def test_a_host_without_ipv6_has_aaaa_answered_empty(network, own_resolver):
+    ask = ("--", "dig", "+short", "www.example.test", "AAAA")
+    with_it = network.exec(*ask)
+    try:
+        ip("-n", network.host, "-6", "address", "flush", "dev", "up0", "scope", "global")
+        without = network.exec(*ask)
+    finally:
+        ip("-n", network.host, "address", "add", "2001:db8:1::2/64", "dev", "up0", "nodad")
+        ip("-n", network.host, "-6", "route", "replace", "default", "via", "2001:db8:1::1")
+    assert with_it.stdout.strip() == SERVER6 and not without.stdout.strip(), without.stderr
 
 
 PORTAL = """
