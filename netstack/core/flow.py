@@ -20,6 +20,7 @@ from typing import NamedTuple, NewType
 from netstack.core.address import format_address, parse_address
 
 KEY = struct.Struct("!BB16s16sHH")
+_KEY4 = struct.Struct("!BB4s12x4s12xHH")
 FlowKey = NewType("FlowKey", bytes)
 
 ICMP = 1
@@ -71,6 +72,9 @@ class FiveTuple(NamedTuple):
         return f"{PROTOCOL_NAMES.get(self.protocol, self.protocol)} {self.source} -> {self.destination}"
 
 
+_make = tuple.__new__
+
+
 def pack_key(protocol: int, source: Endpoint, destination: Endpoint) -> FlowKey:
     """The key of a packet from `source` to `destination`."""
     return FlowKey(
@@ -80,10 +84,9 @@ def pack_key(protocol: int, source: Endpoint, destination: Endpoint) -> FlowKey:
 
 def unpack_key(key: bytes) -> FiveTuple:
     """The five-tuple that a key packs."""
-    version, protocol, source, destination, sport, dport = KEY.unpack(key)
-    if version == 4:
-        return FiveTuple(protocol, Endpoint(source[:4], sport), Endpoint(destination[:4], dport))
-    return FiveTuple(protocol, Endpoint(source, sport), Endpoint(destination, dport))
+    _, protocol, source, destination, sport, dport = (_KEY4 if key[0] == 4 else KEY).unpack(key)
+    # once for each flow: without the constructors, which are Python
+    return _make(FiveTuple, (protocol, _make(Endpoint, (source, sport)), _make(Endpoint, (destination, dport))))
 
 
 def reverse_key(key: bytes) -> FlowKey:

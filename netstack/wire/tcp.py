@@ -19,6 +19,11 @@ HEADER = struct.Struct("!HHIIBBHHH")
 PADDED_TIMESTAMPS = struct.Struct("!III")
 _TIMESTAMPS_WORD = 0x0101080A  # NOP, NOP, kind 8, length 10: RFC 7323 appendix A
 
+# The SYN of most systems and our answer to it: MSS, SACK permitted, timestamps, NOP, window scale, each behind its kind
+# and length.
+_OF_SYN = struct.Struct("!HHHHIIHBB")
+_OF_SYN_KINDS = (0x0204, 0x0402, 0x080A, 0x0103, 3)
+
 END, NOP, MSS, WINDOW_SCALE, SACK_PERMITTED, SACK, TIMESTAMPS = 0, 1, 2, 3, 4, 5, 8
 
 
@@ -99,6 +104,10 @@ def parse_options(options: Octets) -> TcpOptions | None:
 
     Unknown kinds (MUST-6) and known kinds of a length that is not theirs are skipped.
     """
+    if len(options) == _OF_SYN.size:
+        first, mss, second, third, value, echo, fourth, size, scale = _OF_SYN.unpack(options)
+        if (first, second, third, fourth, size) == _OF_SYN_KINDS:
+            return TcpOptions(mss, scale, True, (), (value, echo))
     found = TcpOptions()
     at, end = 0, len(options)
     while at < end:
@@ -144,6 +153,9 @@ def emit_options(
     sack: tuple[tuple[int, int], ...] = (),
 ) -> bytes:
     """Options padded to whole 32-bit words, at most 40 octets; SACK blocks that have no room are left out."""
+    if mss is not None and window_scale is not None and sack_permitted and timestamps is not None and not sack:
+        first, second, third, fourth, size = _OF_SYN_KINDS
+        return _OF_SYN.pack(first, mss, second, third, *timestamps, fourth, size, window_scale)
     parts = []
     if mss is not None:
         parts.append(struct.pack("!BBH", MSS, 4, mss))

@@ -102,3 +102,20 @@ def test_a_scan_finds_timestamps_wherever_they_stand() -> None:
     assert tcp.scan_options(tcp.emit_timestamps(3, 4)) == (True, False, True, 3, 4)
     assert tcp.scan_options(tcp.emit_options(mss=9, timestamps=(3, 4))) == (True, True, True, 3, 4)
     assert tcp.scan_options(b"") == (True, False, False, 0, 0)
+
+
+LINUX_SYN = bytes.fromhex("020405b4 0402 080a 00000001 00000002 01 030307")
+
+
+def test_the_usual_options_of_a_syn_both_ways() -> None:
+    options = {"mss": 1460, "window_scale": 7, "sack_permitted": True, "timestamps": (1, 2)}
+    assert tcp.emit_options(**options) == LINUX_SYN  # type: ignore[arg-type]
+    assert tcp.parse_options(LINUX_SYN) == tcp.TcpOptions(1460, 7, True, (), (1, 2))
+
+
+@pytest.mark.parametrize("at", range(20))
+def test_whatever_only_resembles_the_usual_options_is_read_one_by_one(at: int) -> None:
+    other = bytearray(LINUX_SYN)
+    other[at] ^= 1
+    found = tcp.parse_options(bytes(other) + b"\1")  # one more octet, and nothing is usual any more
+    assert tcp.parse_options(bytes(other)) == found
