@@ -20,7 +20,6 @@ from netstack.core.drops import DropReason
 from netstack.core.errors import DialError
 from netstack.core.flow import Endpoint, FiveTuple
 from netstack.core.ports import DatagramSocket, Dialer, Entropy, SocketOwner, Stream
-from netstack.core.record import field, recordclass
 from netstack.dns.framing import MessageReader
 from netstack.dns.message import HEADER_SIZE, is_answer_to
 
@@ -102,17 +101,19 @@ def _is_asking(lookup: Lookup, server: Endpoint, *, on_tcp: bool) -> bool:
     return not lookup.done and lookup.on_tcp is on_tcp and current is not None and current.endpoint == server
 
 
-@recordclass(eq=False)
 class _Port:
     """One UDP socket: a SocketOwner."""
 
-    pool: UdpPool
-    version: int
-    socket: DatagramSocket | None = None
-    waiting: dict[int, Lookup] = field(default_factory=dict)  # by upstream id
-    asked: dict[int, Endpoint] = field(default_factory=dict)  # id -> who was asked
-    used: int = 0
-    last_used: float = 0.0
+    __slots__ = ("asked", "last_used", "pool", "socket", "used", "version", "waiting")
+
+    def __init__(self, pool: UdpPool, version: int) -> None:
+        self.pool = pool
+        self.version = version
+        self.socket: DatagramSocket | None = None
+        self.waiting: dict[int, Lookup] = {}  # by upstream id
+        self.asked: dict[int, Endpoint] = {}  # id -> who was asked
+        self.used = 0
+        self.last_used = 0.0
 
     def on_readable(self, socket: DatagramSocket, now: float) -> None:
         """Answers, junk, or ICMP errors."""

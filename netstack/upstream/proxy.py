@@ -22,7 +22,6 @@ from netstack.core.drops import DropReason
 from netstack.core.errors import DialError, ProtectError
 from netstack.core.flow import Endpoint
 from netstack.core.ports import Dialer, Entropy, ResolverOwner
-from netstack.core.record import recordclass
 from netstack.core.stats import Stats
 from netstack.dns.message import HEADER_SIZE, TC, Question, parse_question
 from netstack.upstream.dns_channels import TcpChannel, UdpPool
@@ -32,13 +31,15 @@ SILENT_FOR = 10.0  # seconds that a server which did not answer is asked last
 SILENT_AFTER = 3  # tries in a row without an answer
 
 
-@recordclass(eq=False)
 class Server:
     """An upstream. `silent_until`: it did not answer and is asked last until then."""
 
-    endpoint: Endpoint
-    missed: int = 0
-    silent_until: float = 0.0
+    __slots__ = ("endpoint", "missed", "silent_until")
+
+    def __init__(self, endpoint: Endpoint) -> None:
+        self.endpoint = endpoint
+        self.missed = 0
+        self.silent_until = 0.0
 
 
 class Lookup:
