@@ -93,8 +93,8 @@ class DnsBridge:
     """All queries of one engine: a ResolverOwner and a TimerOwner."""
 
     __slots__ = (
-        "_asking", "_by_identity", "_config", "_emit", "_entropy", "_limits", "_pending", "_query_of", "_repeated",
-        "_resolver", "_retired", "_stats", "_token", "_tracker", "timer_at",
+        "_asking", "_by_identity", "_config", "_emit", "_entropy", "_limits", "_mixed", "_pending", "_query_of",
+        "_repeated", "_resolver", "_retired", "_stats", "_token", "_tracker", "timer_at",
     )  # fmt: skip
 
     def __init__(
@@ -126,6 +126,7 @@ class DnsBridge:
         self._asking = 0  # the token that the resolver is being given
         self._repeated: dict[bytes, _Repeated] = {}  # by the query's octets without the id
         self._query_of: QueryOf | None = getattr(resolver, "query_of", None)
+        self._mixed = False  # some wait for longer than those that came after them
         self._retired: list[tuple[float, Resolver]] = []  # with the end of their last query
         self.timer_at: float | None = None
 
@@ -286,6 +287,8 @@ class DnsBridge:
         for pending in self._pending.values():
             best = pending.deadline
             break
+        if self._mixed and best is not None:
+            best = min(pending.deadline for pending in self._pending.values())
         for until, resolver in self._retired:
             best = earlier(earlier(best, until), resolver.next_timeout())
         return best
@@ -299,6 +302,9 @@ class DnsBridge:
             if pending.deadline > now:
                 break
             due.append(token)
+        if self._mixed:
+            due = [token for token, pending in self._pending.items() if pending.deadline <= now]
+            self._mixed = len(due) < len(self._pending)
         for token in due:
             self._cancel(token)
             self.on_failure(token, "timeout", now)
@@ -319,6 +325,7 @@ class DnsBridge:
 
     def reconfigure(self, config: DnsConfig, limits: LimitsConfig) -> None:
         """New settings for the queries to come."""
+        self._mixed = self._mixed or config.timeout < self._config.timeout
         self._config = config
         self._limits = limits
 

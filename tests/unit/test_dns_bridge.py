@@ -302,6 +302,47 @@ def test_reconfigure_and_network_change_leave_pending_queries_alone() -> None:
     assert desk.bridge.next_timeout() == 5.0
 
 
+def test_a_shorter_time_limit_is_kept_behind_queries_with_a_longer_one() -> None:
+    desk = Desk()
+    desk.ask(query(ident=1).to_wire(), 0.0)
+    desk.bridge.reconfigure(DnsConfig(timeout=2.0), LimitsConfig())
+    desk.ask(query(ident=2).to_wire(), 1.0)
+    assert desk.bridge.next_timeout() == 3.0
+    desk.bridge.on_timeout(3.0)
+    assert [reply.id for reply in desk.replies()] == [2] and desk.bridge.next_timeout() == 5.0
+    desk.bridge.on_timeout(5.0)
+    assert [reply.id for reply in desk.replies()] == [2, 1] and desk.bridge.next_timeout() is None
+
+
+def test_another_resolver_gets_what_comes_and_the_old_one_answers_what_it_was_asked() -> None:
+    desk, successor = Desk(), ScriptedResolver()
+    asked = query(ident=1)
+    desk.ask(asked.to_wire(), 0.0)
+    desk.bridge.use_resolver(successor, 1.0)
+    desk.ask(query(ident=2).to_wire(), 1.0)
+    assert len(desk.resolver.queries) == len(successor.queries) == 1
+    desk.resolver.answer(desk.tokens[0], answer(asked, "192.0.2.1").to_wire(), 2.0)
+    assert [reply.id for reply in desk.replies()] == [1]
+    desk.bridge.network_changed(2.0)
+    assert desk.resolver.resets == 1 and not desk.resolver.closed
+    desk.bridge.on_timeout(6.0)
+    assert desk.resolver.closed and not successor.closed
+    assert [reply.rcode() for reply in desk.replies()] == [0, dns.rcode.SERVFAIL]
+    desk.bridge.use_resolver(ScriptedResolver(), 7.0)
+    desk.bridge.close()
+    assert successor.closed
+
+
+def test_what_is_pending_can_be_refused_at_once() -> None:
+    desk, successor = Desk(), ScriptedResolver()
+    desk.ask(query(ident=1).to_wire(), 0.0)
+    desk.bridge.use_resolver(successor, 1.0)
+    desk.ask(query(ident=2).to_wire(), 1.0)
+    desk.bridge.refuse_pending(2.0)
+    assert [(reply.id, reply.rcode()) for reply in desk.replies()] == [(1, dns.rcode.REFUSED), (2, dns.rcode.REFUSED)]
+    assert not len(desk.bridge) and not desk.resolver.queries and not successor.queries, "and nobody asks any more"
+
+
 class Cached(ScriptedResolver):
     """Answers at once, with what a test says, under the query's id."""
 

@@ -103,6 +103,22 @@ def test_a_query_that_the_old_upstream_never_answers_still_ends_in_time() -> Non
     assert not run.engine.bridge._retired
 
 
+def test_who_comes_with_a_shorter_time_limit_does_not_wait_for_those_with_a_longer_one() -> None:
+    run = Run({})
+    run.ask("one.example")
+    run.reconfigure({"dns": {"servers": [ONE], "timeout": 2.0}})
+    run.run(1.0)
+    run.ask("two.example")
+    assert not run.run(1.6)
+    [second] = run.run(0.5)
+    assert bytes(second.payload)[:2] == b"\0\2" and not run.run(1.5)
+    [first] = run.run(0.5)
+    assert bytes(first.payload)[:2] == b"\0\1"
+    run.ask("three.example")
+    assert not run.run(1.6) and len(run.run(0.5)) == 1
+    assert not run.engine.bridge._mixed
+
+
 def test_another_network_asks_again_what_waits_at_the_old_upstreams() -> None:
     run = Run({})
     run.ask("one.example")
