@@ -11,6 +11,7 @@ are rare.
 from __future__ import annotations
 
 import errno
+import struct
 import zlib
 from collections.abc import Iterator
 
@@ -18,10 +19,11 @@ from netstack.codec.base import MAX_SEGMENTS
 from netstack.core.flow import ICMP, ICMPV6, KEY, TCP, UDP
 from netstack.core.packet import FIN, PSH, RST, SYN, Datagram, DatagramRun, IcmpMessage, Octets, SegmentRun
 from netstack.wire import icmp, ipv4, ipv6, tcp, udp, vnet
-from netstack.wire.checksum import partial_sum, pseudo_sum
+from netstack.wire.checksum import partial_sum, pseudo_sum, residue
 
 HOP_LIMIT = 64
 MAX_PACKET = 65_535
+_CUT = {4: struct.Struct("!20sHHIIBBHH"), 6: struct.Struct("!40sHHIIBBHH")}  # IP header, and TCP up to its checksum
 
 
 def check_run(run: SegmentRun) -> None:
@@ -68,20 +70,33 @@ def _room(run: SegmentRun) -> int:
     return MAX_PACKET - (20 if run.key[0] == 4 else 40) - 20 - len(run.options)
 
 
-def cut(run: SegmentRun) -> Iterator[tuple[bytes, memoryview]]:
-    """The IP packets of a run as (headers, payload)."""
+def cut(run: SegmentRun) -> Iterator[tuple[bytes, Octets]]:
+    """The IP packets of a run as (headers, payload).
+
+    The segments of a run differ in payload, sequence number, the flags of the last and its length. Everything else is
+    packed and summed once for all segments of one length; since 2**16 is 1 modulo 65535, the 32-bit sequence number
+    goes into the sum as it is.
+    """
     check_run(run)
     version, source, destination, sport, dport = _addresses(run.key)
     options = run.options
     header = 20 + len(options)
-    options_sum = partial_sum(options)
+    tail = bytes(2) + options  # the urgent pointer and what is behind it
+    from_bytes, join = int.from_bytes, _CUT[version].pack
+    length = constant = -1
+    head = b""
     for seq, flags, piece in _pieces(run, min(run.mss, _room(run))):
-        length = header + len(piece)
-        fields = (sport, dport, seq, run.ack, header << 2, flags, run.window)
-        total = pseudo_sum(source, destination, TCP, length) + partial_sum(tcp.HEADER.pack(*fields, 0, 0))
-        total = 0xFFFF - ((total + options_sum + partial_sum(piece)) % 65535 or 0xFFFF)
-        head = _ip(version, source, destination, TCP, length, 0, HOP_LIMIT)
-        yield head + tcp.HEADER.pack(*fields, total, 0) + options, piece
+        size = len(piece)
+        if header + size != length:
+            length = header + size
+            head = _ip(version, source, destination, TCP, length, 0, HOP_LIMIT)
+            constant = pseudo_sum(source, destination, TCP, length) + partial_sum(options)
+            constant += sport + dport + run.ack + (header << 10) + run.window
+        number = from_bytes(piece, "big")
+        if size & 1:
+            number <<= 8
+        total = 0xFFFF - (residue(number + (constant + seq + flags)) or 0xFFFF)
+        yield join(head, sport, dport, seq, run.ack, header << 2, flags, run.window, total) + tail, piece
 
 
 def gso_packets(run: SegmentRun) -> Iterator[tuple[bytes, memoryview]]:

@@ -6,13 +6,19 @@ RFCs: those of `wire/`; 9293, 7323 and 2018 for what may be coalesced.
 
 Rare things (IPv4 options, extension headers, odd TCP options, fragments to emit) are left to `wire/`;
 the common headers are unpacked here, since every function call costs a tenth of a packet's time.
+
+Two ways lead through it. `parse_at` with `may_merge` and `may_join` is the reference: every packet may go that way.
+`_Filling.follow` is a short cut for segments that only go on where the one before ended; it takes a packet when it can
+show that the reference would have merged it, gives every other back, and so never decides anything by itself.
 """
 
 from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterable
+import struct
+from collections.abc import Iterable, Iterator
+from itertools import repeat
 from typing import Any
 
 from netstack.codec.base import (
@@ -43,6 +49,9 @@ _PLAIN = b"\x01\x01\x08\x0a"  # NOP, NOP, timestamps: what nearly every data seg
 # places in a record: the order of DESCRIPTOR
 _KIND, _BITS, _FLAGS, _TOS, _NSEGS, _REASON, _HOPS, _KEY, _WINDOW, _SEQ, _ACK, _TSVAL, _TSECR = range(13)
 _PACKET, _PACKET_LEN, _PAYLOAD, _LENGTH, _OPTIONS, _OPTIONS_LEN, _ADVANCE = range(13, 20)
+
+# What a packet is read with, whatever the slot: shrinking memory of nearly the right size costs a quarter of a read.
+_LARGEST = 65_600
 
 Record = list[Any]
 
@@ -232,6 +241,45 @@ def may_join(run: Record, new: Record) -> bool:
     return bool(new[_SEQ] == size if new[_NSEGS] > 1 else length <= size)
 
 
+class _Shape:
+    """Where things are in segments whose headers have one length: no IP options, TCP timestamps or nothing.
+
+    `same` selects the bits that all segments of a train share, of the packet read as a little-endian number (octet n
+    is then at bit 8n, however long the packet is): everything but lengths, IPv4's identification, checksums, the
+    fields that `unpack` gives, and PSH. `marks` says what these bits must be for the shape to be this one.
+    """
+
+    __slots__ = ("header", "marks", "marks_at", "same", "stamped", "unpack")
+
+    def __init__(self, version: int, stamped: bool) -> None:
+        start = 20 if version == 4 else 40
+        self.header = start + (32 if stamped else 20)
+        self.stamped = stamped
+        same, marks, marks_at = bytearray(self.header), bytearray(self.header), bytearray(self.header)
+        constant = [0, 1, *range(6, 10), *range(12, 20)] if version == 4 else [0, 1, 2, 3, *range(6, 40)]
+        constant += [*range(start, start + 4), start + 12]  # ports, header length
+        if stamped:
+            constant += range(start + 20, start + 24)
+            marks[start + 20 : start + 24] = _PLAIN
+            marks_at[start + 20 : start + 24] = b"\xff" * 4
+        for at in constant:
+            same[at] = 0xFF
+        same[start + 13] = 0xFF & ~PSH
+        where = 9 if version == 4 else 6
+        for at, octet in ((where, TCP), (start + 12, (self.header - start) << 2)):
+            marks[at], marks_at[at] = octet, 0xFF
+        marks[0], marks_at[0] = (0x45, 0xFF) if version == 4 else (0x60, 0xF0)
+        self.same = int.from_bytes(same, "little")
+        self.marks = int.from_bytes(marks, "little")
+        self.marks_at = int.from_bytes(marks_at, "little")
+        # length, identification and checksum (IPv6: two fields that are the same in all), seq, ack, flags, window
+        layout = "!2xHH4xH12xIIxBH" if version == 4 else "!4xHHH34xIIxBH"
+        self.unpack = struct.Struct(layout + ("8xII" if stamped else "")).unpack_from
+
+
+_SHAPES = {shape.header: shape for shape in (_Shape(4, False), _Shape(4, True), _Shape(6, False), _Shape(6, True))}
+
+
 class _Filling:
     """A batch while it is being filled: records, and for each flow the record that may still grow."""
 
@@ -245,7 +293,7 @@ class _Filling:
         self.half = len(batch.arena) // 2
         self.records: list[Record] = []
         self.lanes: dict[bytes, Record] = {}
-        self.pieces: dict[int, list[memoryview]] = {}  # by id of the record: payloads that are still apart
+        self.pieces: dict[int, list[Octets]] = {}  # by id of the record: payloads that are still apart
         self.packets = 0
         self.octets = 0
 
@@ -254,10 +302,118 @@ class _Filling:
         capacity = self.batch.capacity
         return self.packets < capacity and len(self.records) < capacity and self.cursor + size <= self.half
 
-    def take(self, base: int, size: int) -> None:
-        """The packet of `size` octets at `base` has arrived."""
-        self._account(base, size, size)
-        self._add(parse_at(self.batch.view, base, size, self.verify, False), base)
+    def fill(self, packets: Iterator[Octets], slot: int) -> None:
+        """Take packets until there are no more or the batch is full.
+
+        With a `slot` the next packet is asked for while that many octets are free, and an empty one is the end;
+        without one, packets are in memory and one is taken when it has room itself.
+        """
+        view = self.batch.view
+        packet: Octets | None = None
+        while True:
+            if packet is None:
+                if slot and not self.has_room(slot):
+                    return
+                packet = next(packets, None)
+                if packet is None:
+                    return
+            size, base = len(packet), self.cursor
+            if slot:
+                if not size:
+                    return
+                if size > slot:
+                    packet, size = packet[:slot], slot
+            elif not self.has_room(size):
+                if self.packets:
+                    return
+                packet, size = packet[: self.half], self.half
+            view[base : base + size] = packet
+            self._account(base, size, size)
+            record = parse_at(view, base, size, self.verify, False)
+            lane = self._add(record, base)
+            packet = None if lane is None else self.follow(lane, record, packet, packets, slot)
+
+    def follow(
+        self, lane: Record, record: Record, like: Octets, packets: Iterator[Octets], slot: int
+    ) -> Octets | None:  # fmt: skip
+        """The short cut: take packets while each goes on where `lane` ends; the first that does not is given back.
+
+        The packet `like` has just been merged into the lane by way of its `record`. One that has the same bits
+        wherever `_Shape.same` says so is of the same flow, well-formed and of a kind that merges. What is left to
+        look at are the fields that may differ, as in `may_merge`, and the checksums: since those of `like` are right,
+        what differs between the two has to sum to the same. None when there are no more packets or no more room.
+        """
+        header = record[_PAYLOAD] - record[_PACKET]
+        shape = _SHAPES.get(header)
+        number = int.from_bytes(like, "little")
+        left = self.batch.capacity - self.packets if len(self.records) < self.batch.capacity else 0
+        if shape is None or number & shape.marks_at != shape.marks or len(like) != record[_PACKET_LEN] or not left:
+            return None
+        same, stamped, unpack, from_bytes = shape.same, shape.stamped, shape.unpack, int.from_bytes
+        alike = number & same
+        verify, half, cursor = self.verify, self.half, self.cursor
+        largest = slot or half
+        view, pieces = self.batch.view, self.pieces.get(id(lane))
+        length, ident, total = unpack(like)[:3]
+        # A little-endian sum is the big-endian one times 256. An IPv4 header that is right adds nothing to the number,
+        # but the length is in the pseudo-header; an IPv6 header has the length itself, so that it need not be added.
+        between = 40 if header >= 60 else 0
+        per_octet = 0 if between else 256
+        header_sum = (ident + total + length) % 65535
+        rest = 65535 - residue(number + length * per_octet) if verify else 0
+        ack, advance, flags, window = lane[_ACK], lane[_ADVANCE], lane[_FLAGS], lane[_WINDOW]
+        ts_val, ts_ecr, grown, has_data = lane[_TSVAL], lane[_TSECR], lane[_LENGTH], lane[_LENGTH] > 0
+        due = (lane[_SEQ] + grown) & 0xFFFFFFFF
+        taken = octets = 0
+        try:
+            if cursor + slot > half:
+                return None
+            for packet in packets:
+                size = len(packet)
+                number = from_bytes(packet, "little")
+                if size < header or size > largest or cursor + size > half or number & same != alike:
+                    return packet
+                if stamped:
+                    length, ident, total, seq, new_ack, bits, new_window, new_val, new_ecr = unpack(packet)
+                    if (new_val - ts_val) & 0xFFFFFFFF >= 0x80000000:
+                        return packet
+                else:
+                    length, ident, total, seq, new_ack, bits, new_window = unpack(packet)
+                    new_val = new_ecr = 0
+                if length + between != size or seq != due or (size > header) != has_data:
+                    return packet
+                if verify:
+                    if per_octet and (ident + total + length) % 65535 != header_sum:
+                        return packet
+                    if residue(number + (rest + length * per_octet)):
+                        return packet
+                moved = (new_ack - ack) & 0xFFFFFFFF
+                if advance + moved > 0xFFFF or not (has_data or moved):
+                    return packet
+                if has_data:
+                    if pieces is None:
+                        view[cursor : cursor + size - header] = packet[header:]
+                        cursor += size - header
+                    else:
+                        pieces.append(packet[header:])
+                        cursor += size
+                    grown += size - header
+                    due = (seq + size - header) & 0xFFFFFFFF
+                ack, window, ts_val, ts_ecr = new_ack, new_window, new_val, new_ecr
+                advance += moved
+                flags |= bits
+                taken += 1
+                octets += size
+                if taken == left or cursor + slot > half:
+                    return None
+            return None
+        finally:
+            lane[_NSEGS] += taken
+            lane[_LENGTH], lane[_FLAGS], lane[_WINDOW] = grown, flags, window
+            lane[_ACK], lane[_ADVANCE], lane[_TSVAL], lane[_TSECR] = ack, advance, ts_val, ts_ecr
+            self.cursor = cursor
+            self.packets += taken
+            self.octets += octets
 
     def take_vnet(self, base: int, size: int) -> None:
         """The same for one behind a virtio-net header; `size` counts both."""
@@ -290,20 +446,21 @@ class _Filling:
         self.packets += 1
         self.octets += octets
 
-    def _add(self, record: Record, base: int) -> None:
+    def _add(self, record: Record, base: int) -> Record | None:
+        """Keep the record or merge it; the lane when it was a segment that has been merged."""
         if record[_KIND] not in (KIND_TCP, KIND_UDP) or not self.coalesce:
             self.records.append(record)
-            return
+            return None
         lane = self.lanes.get(record[_KEY])
         if lane is not None and record[_KIND] == KIND_UDP and may_join(lane, record):
             _begin_run(lane, _datagram_size(lane))
             self._grow(lane, record, base)
             lane[_NSEGS] += record[_NSEGS]
-            return
+            return None
         if lane is None or record[_KIND] == KIND_UDP or not may_merge(lane, record):
             self.lanes[record[_KEY]] = record
             self.records.append(record)
-            return
+            return None
         if record[_LENGTH]:
             self._grow(lane, record, base)
         else:
@@ -313,6 +470,7 @@ class _Filling:
         lane[_ADVANCE] += (record[_ACK] - lane[_ACK]) & 0xFFFFFFFF
         for place in (_WINDOW, _ACK, _TSVAL, _TSECR):
             lane[place] = record[place]
+        return lane
 
     def _grow(self, lane: Record, record: Record, base: int) -> None:
         """Add the payload of a packet that came in at `base` to its lane: moved down over its own header when
@@ -346,6 +504,17 @@ class _Filling:
         return self.packets
 
 
+def _read_vnet(fd: int, filling: _Filling) -> None:
+    """Read until there is no more room, or an end of file. Raises OSError as read(2) does."""
+    view, slot = filling.batch.view, filling.batch.slot
+    while filling.has_room(slot):
+        at = filling.cursor
+        size = os.readv(fd, [view[at : at + slot]])
+        if not size:
+            return
+        filling.take_vnet(at, size)
+
+
 class PureCodec:
     """`PacketCodec` without C."""
 
@@ -354,25 +523,20 @@ class PureCodec:
     def read_batch(self, fd: int, batch: PacketBatch, *, vnet: bool = False) -> int:
         """See `PacketCodec.read_batch`."""
         filling = _Filling(batch, True, True)
-        take = filling.take_vnet if vnet else filling.take
-        view, slot = batch.view, batch.slot
-        while filling.has_room(slot):
-            at = filling.cursor
-            try:
-                size = os.readv(fd, [view[at : at + slot]])
-            except BlockingIOError:
-                break
-            except OSError:
-                if filling.packets:
-                    break
+        try:
+            if vnet:
+                _read_vnet(fd, filling)
+            else:
+                filling.fill(map(os.read, repeat(fd), repeat(max(batch.slot, _LARGEST))), batch.slot)
+        except BlockingIOError:
+            return filling.finish()
+        except OSError:
+            if not filling.packets:
                 batch.count = batch.packets = batch.octets = 0
                 raise
-            if not size:
-                if filling.packets:
-                    break
-                batch.count = batch.packets = batch.octets = 0
-                raise OSError(errno.ENODEV, "end of file")
-            take(at, size)
+        if not filling.packets:
+            batch.count = batch.packets = batch.octets = 0
+            raise OSError(errno.ENODEV, "end of file")
         return filling.finish()
 
     def parse_batch(
@@ -380,15 +544,7 @@ class PureCodec:
     ) -> int:
         """See `PacketCodec.parse_batch`."""
         filling = _Filling(batch, verify, coalesce)
-        view = batch.view
-        for packet in packets:
-            size, at = len(packet), filling.cursor
-            if not filling.has_room(size):
-                if filling.packets:
-                    break
-                packet, size = packet[: filling.half], filling.half
-            view[at : at + size] = packet
-            filling.take(at, size)
+        filling.fill(iter(packets), 0)
         return filling.finish()
 
     def cut_run(self, run: SegmentRun) -> list[bytes]:

@@ -13,14 +13,25 @@ from __future__ import annotations
 
 from netstack.core.packet import Octets
 
-_HALVES = tuple((bits, (1 << bits) - 1) for bits in (6144, 3072, 1536, 768))
+_LOW_6144, _LOW_3072, _LOW_1536, _LOW_768 = ((1 << bits) - 1 for bits in (6144, 3072, 1536, 768))
 
 
 def residue(number: int) -> int:
-    """``number % 65535``; one as long as a packet is folded first, since halving it is cheaper than dividing."""
-    if 4096 < number.bit_length() <= 12_288:
-        for bits, mask in _HALVES:  # multiples of 16 bits: 2**bits is 1 modulo 65535
-            number = (number >> bits) + (number & mask)
+    """``number % 65535``; a long one is folded first, since halving it is cheaper than dividing.
+
+    Every fold is by a multiple of 16 bits: 2**16 is 1 modulo 65535. The last four are written out for packets of
+    512 to 1,536 octets, which is what nearly all long ones are.
+    """
+    bits = number.bit_length()
+    while bits > 12_288:
+        half = bits >> 5 << 4
+        number = (number >> half) + (number & (1 << half) - 1)
+        bits = number.bit_length()
+    if bits > 4096:
+        number = (number >> 6144) + (number & _LOW_6144)
+        number = (number >> 3072) + (number & _LOW_3072)
+        number = (number >> 1536) + (number & _LOW_1536)
+        number = (number >> 768) + (number & _LOW_768)
     return number % 65535
 
 
