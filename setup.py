@@ -25,9 +25,10 @@ IN_PLACE = not {"editable_wheel", "develop", "--inplace", "-i"}.isdisjoint(sys.a
 # test derives its own from: an interpreted class cannot inherit from a compiled one.
 COMPILED = [
     "codec/base", "codec/emit", "codec/native", "core/flow", "core/packet", "core/seq", "core/stats", "core/timers",
-    "dns/bridge", "dns/filter", "dns/framing", "dns/message", "engine", "forward/*", "link/fd", "policy/firewall",
-    "policy/quic", "policy/tracker", "runtime/driver", "runtime/harness", "runtime/poller", "tcp/*",
-    "upstream/buffers", "upstream/bursts", "upstream/datagrams", "upstream/dialer", "upstream/streams", "wire/*",
+    "dns/bridge", "dns/edns", "dns/filter", "dns/framing", "dns/kept", "dns/message", "engine", "forward/*", "link/fd",
+    "policy/firewall", "policy/quic", "policy/tracker", "runtime/driver", "runtime/harness", "runtime/poller", "tcp/*",
+    "upstream/buffers", "upstream/bursts", "upstream/connected", "upstream/datagrams", "upstream/dialer",
+    "upstream/dns_channels", "upstream/group", "upstream/proxy", "upstream/streams", "wire/*",
 ]  # fmt: skip
 _told = set()
 
