@@ -81,9 +81,10 @@ class TcpConfig:
     window: int = 65_536
     """Initial receive window in octets."""
     window_max: int = 524_288
-    """The window grows up to this while a flow moves data, below what the device can queue."""
+    """The window grows up to this while a flow moves data, below what the device can queue. Three times as much at an
+    MTU near 65,535, where it would be 8 packets."""
     send_buffer: int = 262_144
-    """Octets of upstream data held for one flow until the app acknowledges them."""
+    """Octets of upstream data held for one flow until the app acknowledges them; three times as much at such an MTU."""
     initial_cwnd: int = 10
     """Segments (RFC 6928)."""
     rto_initial: float = 1.0

@@ -23,6 +23,7 @@ from netstack.core.verdict import Action, Reason, Refusal, Verdict
 from netstack.forward.context import Context, block_reason
 from netstack.forward.flow_table import FlowTable
 from netstack.forward.relay import TcpFlow
+from netstack.tcp.arrival import enough
 from netstack.tcp.connection import TcpConnection
 from netstack.tcp.reset import reset_for
 from netstack.tcp.state import State
@@ -177,7 +178,7 @@ class TcpForwarder:
                     del bulk[other]
         context = self.context
         share = self._queue_octets // max(1, len(bulk))
-        most = min(context.config.tcp.window_max, max(share, WINDOW_LEAST))
+        most = min(enough(context.config.tcp.window_max, context.tunnel.mtu), max(share, WINDOW_LEAST))
         if context.buffered > context.config.limits.memory // 2:
             most = min(most, WINDOW_LEAST)
         wanted = min(flow.window * 2, most)

@@ -23,11 +23,17 @@ from netstack.tcp.state import MAY_RECEIVE, MAY_SEND, State, Stimulus, next_stat
 from netstack.tcp.timers import NEVER, RetransmissionTimer
 from netstack.wire.tcp import TcpOptions, parse_options
 
+_JUMBO = 16_384  # octets of a packet
 HALF = 0x80000000
 MAX_SCALE = 14  # RFC 7323 section 2.3
 _PAWS_IDLE = 24 * 86_400.0  # seconds after which TS.Recent says nothing any more (RFC 7323 section 5.5)
 _CHALLENGES_PER_SECOND = 10
 _LEAST_MSS = 48  # an app that asks for less would cost a segment per octet (Linux: tcp_min_snd_mss)
+
+
+def enough(octets: int, mtu: int) -> int:
+    """A window of `octets`, several times as large where it would hold only a few packets."""
+    return octets * max(1, mtu // _JUMBO)
 
 
 class Arrival:
@@ -78,7 +84,7 @@ class Arrival:
         self._header = 40 if key[0] == 4 else 60
         self._offered_mss = max(mtu - self._header, _LEAST_MSS)
         timer = RetransmissionTimer(config.rto_initial, config.rto_min, config.rto_max)
-        self._send = Sender(self.iss, config.send_buffer, timer)
+        self._send = Sender(self.iss, enough(config.send_buffer, mtu), timer)
         self._recv = Receiver(config.window, self._offered_mss)
         self._events: list[TcpEvent] = []
         self.drops: list[DropReason] | None = None  # fetched with `take_drops`; None when there are none
@@ -174,7 +180,8 @@ class Arrival:
         if options.window_scale is not None:
             self._scale_agreed = True
             send.scale = min(options.window_scale, MAX_SCALE)
-            while config.window_max >> recv.scale > 65535 and recv.scale < MAX_SCALE:
+            largest = enough(config.window_max, self._offered_mss)
+            while largest >> recv.scale > 65535 and recv.scale < MAX_SCALE:
                 recv.scale += 1
         send.sack = options.sack_permitted
         send.begin(mss, config.initial_cwnd)

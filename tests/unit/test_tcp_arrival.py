@@ -9,7 +9,7 @@ import pytest
 from netstack.config import TcpConfig
 from netstack.core.packet import ACK, RST, SYN
 from netstack.tcp import State, TcpConnection
-from netstack.tcp.arrival import Arrival
+from netstack.tcp.arrival import Arrival, enough
 from netstack.testing.builders import data, flow_key, make_segment, write
 from netstack.testing.checkers import anything
 from netstack.testing.playbook import established
@@ -109,3 +109,8 @@ def test_sequence_numbers_wrap_in_both_directions() -> None:
         play(write(b"54321") >> anything)
     assert play.connection.rcv_nxt == 14
     assert play.connection.snd_nxt == 14
+
+
+@pytest.mark.parametrize(("mtu", "octets"), [(576, 1000), (1500, 1000), (9000, 1000), (16_384, 1000), (65_535, 3000)])
+def test_large_packets_have_larger_windows(mtu: int, octets: int) -> None:
+    assert enough(1000, mtu) == octets
