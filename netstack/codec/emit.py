@@ -49,20 +49,20 @@ def _ip(version: int, source: bytes, destination: bytes, protocol: int, length: 
     return ipv6.emit_ipv6(source, destination, protocol, length, tos=tos, hop_limit=hops)
 
 
-def _pieces(run: SegmentRun, size: int) -> Iterator[tuple[int, int, memoryview]]:
+def _pieces(run: SegmentRun, size: int) -> Iterator[tuple[int, int, Octets]]:
     """(sequence number, flags, payload) of each piece of at most `size` octets."""
-    payload = memoryview(run.payload)
-    total = len(payload)
-    if run.flags & (SYN | RST):
+    payload: Octets = run.payload
+    if not isinstance(payload, bytes):  # slices of bytes are copies, but those are needed for the sum in any case
+        payload = memoryview(payload)
+    total, seq, flags = len(payload), run.seq, run.flags
+    if flags & (SYN | RST):
         size = max(total, 1)
+    before = flags & ~(FIN | PSH)
     at = 0
-    while True:
-        last = at + size >= total
-        flags = run.flags if last else run.flags & ~(FIN | PSH)
-        yield (run.seq + at) & 0xFFFFFFFF, flags, payload[at : at + size]
-        if last:
-            return
+    while at + size < total:
+        yield (seq + at) & 0xFFFFFFFF, before, payload[at : at + size]
         at += size
+    yield (seq + at) & 0xFFFFFFFF, flags, payload[at:] if at else payload
 
 
 def _room(run: SegmentRun) -> int:
@@ -70,8 +70,8 @@ def _room(run: SegmentRun) -> int:
     return MAX_PACKET - (20 if run.key[0] == 4 else 40) - 20 - len(run.options)
 
 
-def cut(run: SegmentRun) -> Iterator[tuple[bytes, Octets]]:
-    """The IP packets of a run as (headers, payload).
+def cut(run: SegmentRun) -> Iterator[bytes]:
+    """The IP packets of a run.
 
     The segments of a run differ in payload, sequence number, the flags of the last and its length. Everything else is
     packed and summed once for all segments of one length; since 2**16 is 1 modulo 65535, the 32-bit sequence number
@@ -79,10 +79,10 @@ def cut(run: SegmentRun) -> Iterator[tuple[bytes, Octets]]:
     """
     check_run(run)
     version, source, destination, sport, dport = _addresses(run.key)
-    options = run.options
+    options, ack, window = run.options, run.ack, run.window
     header = 20 + len(options)
     tail = bytes(2) + options  # the urgent pointer and what is behind it
-    from_bytes, join = int.from_bytes, _CUT[version].pack
+    join, from_bytes = _CUT[version].pack, int.from_bytes
     length = constant = -1
     head = b""
     for seq, flags, piece in _pieces(run, min(run.mss, _room(run))):
@@ -91,15 +91,15 @@ def cut(run: SegmentRun) -> Iterator[tuple[bytes, Octets]]:
             length = header + size
             head = _ip(version, source, destination, TCP, length, 0, HOP_LIMIT)
             constant = pseudo_sum(source, destination, TCP, length) + partial_sum(options)
-            constant += sport + dport + run.ack + (header << 10) + run.window
+            constant += sport + dport + ack + (header << 10) + window
         number = from_bytes(piece, "big")
         if size & 1:
             number <<= 8
-        total = 0xFFFF - (residue(number + (constant + seq + flags)) or 0xFFFF)
-        yield join(head, sport, dport, seq, run.ack, header << 2, flags, run.window, total) + tail, piece
+        total = 0xFFFF - ((residue(number) + constant + seq + flags) % 65535 or 0xFFFF)
+        yield b"".join((join(head, sport, dport, seq, ack, header << 2, flags, window, total), tail, piece))
 
 
-def gso_packets(run: SegmentRun) -> Iterator[tuple[bytes, memoryview]]:
+def gso_packets(run: SegmentRun) -> Iterator[tuple[bytes, Octets]]:
     """The run as packets of up to 64 KiB behind virtio-net headers: the kernel cuts and sums what has to be."""
     check_run(run)
     version, source, destination, sport, dport = _addresses(run.key)

@@ -50,9 +50,6 @@ _PLAIN = b"\x01\x01\x08\x0a"  # NOP, NOP, timestamps: what nearly every data seg
 _KIND, _BITS, _FLAGS, _TOS, _NSEGS, _REASON, _HOPS, _KEY, _WINDOW, _SEQ, _ACK, _TSVAL, _TSECR = range(13)
 _PACKET, _PACKET_LEN, _PAYLOAD, _LENGTH, _OPTIONS, _OPTIONS_LEN, _ADVANCE = range(13, 20)
 
-# What a packet is read with, whatever the slot: shrinking memory of nearly the right size costs a quarter of a read.
-_LARGEST = 65_600
-
 Record = list[Any]
 
 
@@ -321,8 +318,6 @@ class _Filling:
             if slot:
                 if not size:
                     return
-                if size > slot:
-                    packet, size = packet[:slot], slot
             elif not self.has_room(size):
                 if self.packets:
                     return
@@ -352,7 +347,6 @@ class _Filling:
         same, stamped, unpack, from_bytes = shape.same, shape.stamped, shape.unpack, int.from_bytes
         alike = number & same
         verify, half, cursor = self.verify, self.half, self.cursor
-        largest = slot or half
         view, pieces = self.batch.view, self.pieces.get(id(lane))
         length, ident, total = unpack(like)[:3]
         # A little-endian sum is the big-endian one times 256. An IPv4 header that is right adds nothing to the number,
@@ -371,7 +365,7 @@ class _Filling:
             for packet in packets:
                 size = len(packet)
                 number = from_bytes(packet, "little")
-                if size < header or size > largest or cursor + size > half or number & same != alike:
+                if size < header or number & same != alike or cursor + size > half:
                     return packet
                 if stamped:
                     length, ident, total, seq, new_ack, bits, new_window, new_val, new_ecr = unpack(packet)
@@ -385,7 +379,7 @@ class _Filling:
                 if verify:
                     if per_octet and (ident + total + length) % 65535 != header_sum:
                         return packet
-                    if residue(number + (rest + length * per_octet)):
+                    if (residue(number) + rest + length * per_octet) % 65535:
                         return packet
                 moved = (new_ack - ack) & 0xFFFFFFFF
                 if advance + moved > 0xFFFF or not (has_data or moved):
@@ -527,7 +521,7 @@ class PureCodec:
             if vnet:
                 _read_vnet(fd, filling)
             else:
-                filling.fill(map(os.read, repeat(fd), repeat(max(batch.slot, _LARGEST))), batch.slot)
+                filling.fill(map(os.read, repeat(fd), repeat(batch.slot)), batch.slot)
         except BlockingIOError:
             return filling.finish()
         except OSError:
@@ -549,20 +543,27 @@ class PureCodec:
 
     def cut_run(self, run: SegmentRun) -> list[bytes]:
         """See `PacketCodec.cut_run`."""
-        return [head + piece for head, piece in cut(run)]
+        return list(cut(run))
 
     def write_run(self, fd: int, run: SegmentRun, *, vnet: bool = False) -> int:
         """See `PacketCodec.write_run`."""
         written, first = 0, True
-        for head, piece in gso_packets(run) if vnet else cut(run):
-            try:
-                _put(fd, head, piece)
-            except OSError:
-                if first:
-                    raise
-                break
-            first = False
-            written += len(piece)
+        headers = (40 if run.key[0] == 4 else 60) + len(run.options)
+        try:
+            if vnet:
+                for head, piece in gso_packets(run):
+                    _put(fd, head, piece)
+                    first = False
+                    written += len(piece)
+            else:
+                for packet in cut(run):  # joined: cheaper than the two pieces of a writev
+                    if os.write(fd, packet) != len(packet):
+                        raise OSError(errno.EMSGSIZE, os.strerror(errno.EMSGSIZE))
+                    first = False
+                    written += len(packet) - headers
+        except OSError:
+            if first:
+                raise
         return written
 
     def emit_datagram(self, datagram: Datagram, mtu: int) -> list[bytes]:

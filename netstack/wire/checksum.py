@@ -13,7 +13,9 @@ from __future__ import annotations
 
 from netstack.core.packet import Octets
 
-_LOW_6144, _LOW_3072, _LOW_1536, _LOW_768 = ((1 << bits) - 1 for bits in (6144, 3072, 1536, 768))
+_LOW_12288, _LOW_6144, _LOW_4096, _LOW_3072, _LOW_1536, _LOW_768 = (
+    (1 << bits) - 1 for bits in (12_288, 6144, 4096, 3072, 1536, 768)
+)
 
 
 def residue(number: int) -> int:
@@ -22,12 +24,10 @@ def residue(number: int) -> int:
     Every fold is by a multiple of 16 bits: 2**16 is 1 modulo 65535. The last four are written out for packets of
     512 to 1,536 octets, which is what nearly all long ones are.
     """
-    bits = number.bit_length()
-    while bits > 12_288:
-        half = bits >> 5 << 4
-        number = (number >> half) + (number & (1 << half) - 1)
-        bits = number.bit_length()
-    if bits > 4096:
+    if number > _LOW_4096:
+        while number > _LOW_12288:
+            half = number.bit_length() >> 5 << 4
+            number = (number >> half) + (number & (1 << half) - 1)
         number = (number >> 6144) + (number & _LOW_6144)
         number = (number >> 3072) + (number & _LOW_3072)
         number = (number >> 1536) + (number & _LOW_1536)

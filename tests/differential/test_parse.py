@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from netstack.codec.base import PacketBatch, PacketCodec
 from netstack.core.drops import DropReason
-from netstack.core.packet import BadPacket
-from netstack.wire import ipv4, ipv6
+from netstack.core.packet import ACK, PSH, BadPacket, SegmentRun
+from netstack.wire import ipv4, ipv6, tcp
 from tests.differential.both import (
     APP4,
     FAR4,
@@ -20,6 +20,8 @@ from tests.differential.both import (
     described,
     each_codec,
     items,
+    key4,
+    key6,
     mutate,
     needs_native,
     parse,
@@ -87,6 +89,85 @@ def headers(draw: st.DrawFn) -> bytes:
 @settings(max_examples=300, deadline=None)
 def test_anything_behind_an_honest_header(packets: list[bytes], verify: bool) -> None:
     assert_alike(packets, verify=verify)
+
+
+# --- trains: segments that go on where the one before ended -----------------------------------
+
+
+def train(chance: random.Random, count: int) -> list[bytes]:
+    """Contiguous segments (or ACKs that advance) of one flow, of one length but for the last."""
+    key = chance.choice((key4, key6))(6, chance.randrange(1, 60_000))
+    size = chance.choice((0, 1, 100, 999, 1448))
+    options = chance.choice((b"", tcp.emit_timestamps(0xFFFFFFFE, 9), tcp.emit_timestamps(3, 4)[2:] + b"\0\0"))
+    seq, ack = chance.choice((1, 0xFFFFF000)), chance.choice((7, 0xFFFFFFF0))
+    if size:
+        run = SegmentRun(key, seq, ack, ACK | PSH, 500, size, options, chance.randbytes(size * count - size // 2))
+        return PURE.cut_run(run)
+    acks = (SegmentRun(key, seq, (ack + n) & 0xFFFFFFFF, ACK, 500 + n, 536, options) for n in range(count))
+    return [PURE.cut_run(run)[0] for run in acks]
+
+
+def derailed(chance: random.Random, packets: list[bytes]) -> list[bytes]:
+    """A train in which something is not as the packet before made one expect."""
+    packets = list(packets)
+    for _ in range(chance.randrange(4)):
+        at = chance.randrange(len(packets))
+        octets = bytearray(packets[at])
+        kind = chance.randrange(6)
+        if kind == 0:
+            packets.pop(at)
+            if not packets:
+                return packets
+        elif kind == 1:
+            packets.insert(at, bytes(octets))
+        elif kind == 2:
+            packets[at] = bytes(octets) + chance.randbytes(chance.randrange(4))
+        elif kind == 3:  # two 16-bit words changed so that their sum stays: the checksum cannot tell
+            first, second = (chance.randrange(len(octets) // 2) * 2 for _ in range(2))
+            octets[first : first + 2], octets[second : second + 2] = (
+                octets[second : second + 2],
+                octets[first : first + 2],
+            )
+            packets[at] = bytes(octets)
+        else:  # any bit of the headers or of the payload
+            octets[chance.randrange(min(len(octets), chance.choice((80, 80, 2000))))] ^= 1 << chance.randrange(8)
+            packets[at] = repaired(octets) if kind == 4 else bytes(octets)
+    return packets
+
+
+@needs_native
+@pytest.mark.parametrize(("verify", "coalesce"), SWITCHES)
+def test_trains(verify: bool, coalesce: bool) -> None:
+    for seed in range(60):
+        chance = random.Random(seed)
+        assert_alike(train(chance, 30), verify=verify, coalesce=coalesce)
+        assert_alike(derailed(chance, train(chance, 30)), verify=verify, coalesce=coalesce)
+
+
+@needs_native
+def test_trains_that_meet() -> None:
+    for seed in range(150):
+        chance = random.Random(seed)
+        waiting = [derailed(chance, train(chance, 12)) for _ in range(3)]
+        packets = []
+        while any(waiting):
+            line = chance.choice([line for line in waiting if line])
+            count = chance.choice((1, 3, 8))
+            packets += line[:count]
+            del line[:count]
+        assert_alike(packets)
+
+
+@needs_native
+def test_every_bit_of_the_third_header_of_a_train() -> None:
+    for key in (key4(6), key6(6)):
+        for options in (b"", tcp.emit_timestamps(5, 6)):
+            packets = PURE.cut_run(SegmentRun(key, 1, 7, ACK, 500, 11, options, bytes(range(44))))
+            for bit in range((len(packets[0]) - 11) * 8):
+                octets = bytearray(packets[2])
+                octets[bit >> 3] ^= 1 << (bit & 7)
+                assert_alike([*packets[:2], repaired(octets), packets[3]])
+                assert_alike([*packets[:2], bytes(octets), packets[3]])
 
 
 # --- each reason that a codec can give -------------------------------------------------------
