@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import errno
 import os
-import struct
 from collections.abc import Iterable, Iterator
 from itertools import repeat
 from typing import Any
@@ -36,6 +35,7 @@ from netstack.codec.base import (
     PacketBatch,
 )
 from netstack.codec.emit import cut, emit_datagram, emit_icmp, gso_datagram, gso_packets, run_packets
+from netstack.codec.train import PLAIN, SHAPES
 from netstack.core.drops import DropReason
 from netstack.core.flow import ICMP, ICMPV6, KEY, TCP, UDP
 from netstack.core.packet import ACK, PSH, Datagram, DatagramRun, IcmpMessage, Octets, SegmentRun
@@ -44,7 +44,6 @@ from netstack.wire.checksum import is_valid, residue
 from netstack.wire.vnet import GSO_ECN, GSO_NONE, GSO_TCP4, GSO_TCP6, GSO_UDP, HEADER, TRUSTED
 
 _NO_KEY = bytes(KEY.size)
-_PLAIN = b"\x01\x01\x08\x0a"  # NOP, NOP, timestamps: what nearly every data segment carries
 
 # places in a record: the order of DESCRIPTOR
 _KIND, _BITS, _FLAGS, _TOS, _NSEGS, _REASON, _HOPS, _KEY, _WINDOW, _SEQ, _ACK, _TSVAL, _TSECR = range(13)
@@ -139,7 +138,7 @@ def _transport(
             return _bad(DropReason.BAD_TCP_CHECKSUM, at, size)
         bits = ts_val = ts_ecr = options = options_length = 0
         if payload > start + 20:
-            if payload == start + 32 and view[start + 20 : start + 24] == _PLAIN:
+            if payload == start + 32 and view[start + 20 : start + 24] == PLAIN:
                 _, ts_val, ts_ecr = tcp.PADDED_TIMESTAMPS.unpack_from(view, start + 20)
                 bits = HAS_TS
             else:
@@ -238,45 +237,6 @@ def may_join(run: Record, new: Record) -> bool:
     return bool(new[_SEQ] == size if new[_NSEGS] > 1 else length <= size)
 
 
-class _Shape:
-    """Where things are in segments whose headers have one length: no IP options, TCP timestamps or nothing.
-
-    `same` selects the bits that all segments of a train share, of the packet read as a little-endian number (octet n
-    is then at bit 8n, however long the packet is): everything but lengths, IPv4's identification, checksums, the
-    fields that `unpack` gives, and PSH. `marks` says what these bits must be for the shape to be this one.
-    """
-
-    __slots__ = ("header", "marks", "marks_at", "same", "stamped", "unpack")
-
-    def __init__(self, version: int, stamped: bool) -> None:
-        start = 20 if version == 4 else 40
-        self.header = start + (32 if stamped else 20)
-        self.stamped = stamped
-        same, marks, marks_at = bytearray(self.header), bytearray(self.header), bytearray(self.header)
-        constant = [0, 1, *range(6, 10), *range(12, 20)] if version == 4 else [0, 1, 2, 3, *range(6, 40)]
-        constant += [*range(start, start + 4), start + 12]  # ports, header length
-        if stamped:
-            constant += range(start + 20, start + 24)
-            marks[start + 20 : start + 24] = _PLAIN
-            marks_at[start + 20 : start + 24] = b"\xff" * 4
-        for at in constant:
-            same[at] = 0xFF
-        same[start + 13] = 0xFF & ~PSH
-        where = 9 if version == 4 else 6
-        for at, octet in ((where, TCP), (start + 12, (self.header - start) << 2)):
-            marks[at], marks_at[at] = octet, 0xFF
-        marks[0], marks_at[0] = (0x45, 0xFF) if version == 4 else (0x60, 0xF0)
-        self.same = int.from_bytes(same, "little")
-        self.marks = int.from_bytes(marks, "little")
-        self.marks_at = int.from_bytes(marks_at, "little")
-        # length, identification and checksum (IPv6: two fields that are the same in all), seq, ack, flags, window
-        layout = "!2xHH4xH12xIIxBH" if version == 4 else "!4xHHH34xIIxBH"
-        self.unpack = struct.Struct(layout + ("8xII" if stamped else "")).unpack_from
-
-
-_SHAPES = {shape.header: shape for shape in (_Shape(4, False), _Shape(4, True), _Shape(6, False), _Shape(6, True))}
-
-
 class _Filling:
     """A batch while it is being filled: records, and for each flow the record that may still grow."""
 
@@ -334,15 +294,17 @@ class _Filling:
         """The short cut: take packets while each goes on where `lane` ends; the first that does not is given back.
 
         The packet `like` has just been merged into the lane by way of its `record`. One that has the same bits
-        wherever `_Shape.same` says so is of the same flow, well-formed and of a kind that merges. What is left to
+        wherever `Shape.same` says so is of the same flow, well-formed and of a kind that merges. What is left to
         look at are the fields that may differ, as in `may_merge`, and the checksums: since those of `like` are right,
         what differs between the two has to sum to the same. None when there are no more packets or no more room.
         """
         header = record[_PAYLOAD] - record[_PACKET]
-        shape = _SHAPES.get(header)
-        number = int.from_bytes(like, "little")
+        shape = SHAPES.get(header)
         left = self.batch.capacity - self.packets if len(self.records) < self.batch.capacity else 0
-        if shape is None or number & shape.marks_at != shape.marks or len(like) != record[_PACKET_LEN] or not left:
+        if shape is None or not left or len(like) != record[_PACKET_LEN]:
+            return None
+        number = int.from_bytes(like, "little")
+        if number & shape.marks_at != shape.marks:
             return None
         same, stamped, unpack, from_bytes = shape.same, shape.stamped, shape.unpack, int.from_bytes
         alike = number & same

@@ -16,6 +16,7 @@ from tests.differential.both import (
     APP4,
     FAR4,
     NATIVE,
+    OPTIONS,
     PURE,
     described,
     each_codec,
@@ -168,6 +169,44 @@ def test_every_bit_of_the_third_header_of_a_train() -> None:
                 octets[bit >> 3] ^= 1 << (bit & 7)
                 assert_alike([*packets[:2], repaired(octets), packets[3]])
                 assert_alike([*packets[:2], bytes(octets), packets[3]])
+
+
+@needs_native
+def test_sums_that_make_up_for_each_other() -> None:
+    """One more in a word, one less in another: the whole packet sums to the same, its parts do not."""
+    packets = [tcp4(1 + 10 * n, b"\0\x07" * 5, options=OPTIONS[1]) for n in range(4)]
+    third = bytearray(packets[2])
+    third[5] += 1  # identification
+    third[-1] -= 1
+    assert_alike([*packets[:2], bytes(third), packets[3]])
+    third[5] -= 1
+    trailer = bytes((0, 1))  # behind the second, and no part of it
+    assert_alike([packets[0], packets[1] + trailer, bytes(third), packets[3]])
+    third[-1] += 2
+    assert_alike([packets[0], packets[1] + trailer, bytes(third), packets[3]])
+
+
+@needs_native
+def test_a_pure_ack_in_a_train_of_data_and_data_in_one_of_acks() -> None:
+    data = [tcp4(1 + 10 * n, bytes(10)) for n in range(4)]
+    assert_alike([*data[:3], tcp4(31, ack=1), data[3]])
+    acks = [tcp4(1, ack=n) for n in range(4)]
+    assert_alike([*acks[:3], tcp4(1, b"data", ack=3), tcp4(5, b"more", ack=3)])
+
+
+@needs_native
+@pytest.mark.parametrize("capacity", [1, 2, 3, 5, 40])
+@pytest.mark.parametrize("slot", [60, 120, 700])
+def test_a_train_longer_than_the_batch(capacity: int, slot: int) -> None:
+    assert NATIVE is not None
+    packets = PURE.cut_run(SegmentRun(key4(6), 1, 7, ACK, 500, 90, b"", bytes(range(250)) * 10))
+    for arena in (2 * slot, 1000, 3000):
+        found = []
+        for codec in (NATIVE, PURE):
+            batch = PacketBatch(capacity=capacity, slot=slot, arena=max(arena, 2 * slot))
+            taken = codec.parse_batch(packets, batch)
+            found.append((taken, batch.packets, batch.octets, described(batch)))
+        assert found[0] == found[1]
 
 
 # --- each reason that a codec can give -------------------------------------------------------
