@@ -233,6 +233,8 @@ def compile_files(paths: Iterable[str]) -> tuple[bytes, ListText]:
             raise ListError(f"{path}: cannot be read: {problem.strerror}") from None
         if is_compiled(octets):
             raise ListError(f"{path}: compiled already")
+        if b"\0" in octets:  # among millions of octets some lines look like names, and they would be blocked
+            raise ListError(f"{path}: not a list: octets of zero in it, as in a compiled list that is damaged")
         before, skipped = len(text.names), text.skipped
         text.read(octets, source=path)
         if len(text.names) == before and text.skipped - skipped > 3:

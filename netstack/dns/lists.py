@@ -13,7 +13,7 @@ import os
 from collections.abc import Iterable
 
 from netstack.core.record import recordclass
-from netstack.dns.blocklist import ALLOWED, ListError, NameList
+from netstack.dns.blocklist import ALLOWED, ListError, NameList, is_compiled
 from netstack.dns.list_compile import load_list
 from netstack.dns.ruleset import Step
 
@@ -26,6 +26,7 @@ class Listed:
 
     names: NameList
     stamp: Stamp
+    compiled: bool  # before it was opened: a text may become empty, such a file never is
 
 
 @recordclass(frozen=True)
@@ -114,10 +115,19 @@ def _stamp(path: str) -> Stamp:
 
 def _open(path: str) -> Listed:
     stamp = _stamp(path)
+    compiled = _is_compiled(path)
     names = load_list(path)
     if not len(names) and _says_something(path):
         raise ListError(f"{path}: not a list: there is no name in it")
-    return Listed(names, stamp)
+    return Listed(names, stamp, compiled)
+
+
+def _is_compiled(path: str) -> bool:
+    try:
+        with open(path, "rb") as file:
+            return is_compiled(file.read(16))
+    except OSError as problem:
+        raise ListError(f"{path}: cannot be read: {problem.strerror}") from None
 
 
 def _says_something(path: str) -> bool:
@@ -128,8 +138,11 @@ def _says_something(path: str) -> bool:
 
 def _again(listed: Listed, problems: list[str]) -> Listed:
     try:
-        if _stamp(listed.names.path) == listed.stamp:
+        stamp = _stamp(listed.names.path)
+        if stamp == listed.stamp:
             return listed
+        if listed.compiled and not stamp[2]:
+            raise ListError(f"{listed.names.path}: damaged list: it is empty")
         return _open(listed.names.path)
     except ListError as problem:
         problems.append(f"{problem} (the list of before stays in force)")

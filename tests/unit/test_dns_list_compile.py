@@ -103,3 +103,11 @@ def test_what_is_wrong_with_a_larger_text_is_said(tmp_path: Path) -> None:
     (tmp_path / "text").write_text("/no/list/at/all?\n" * 100_000)
     with pytest.raises(ListError, match="not a list of names"):
         load_list(str(tmp_path / "text"))
+
+
+def test_a_compiled_list_whose_first_octet_is_damaged_does_not_pass_for_a_text(tmp_path: Path) -> None:
+    damaged = tmp_path / "damaged"
+    octets = compile_names({b"ads.test": SUFFIX})
+    damaged.write_bytes(b"?" + octets[1:] + b"\na\n")  # in much of anything there are lines that look like a name
+    with pytest.raises(ListError, match=f"^{damaged}: not a list: octets of zero in it"):
+        load_list(str(damaged))

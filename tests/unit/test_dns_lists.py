@@ -71,3 +71,20 @@ def test_a_file_that_did_not_change_is_not_read_again(tmp_path: Path) -> None:
     lists = Lists([write(tmp_path / "b", "a.test\n")])
     again, problems = lists.reloaded()
     assert problems == [] and again._block[0] is lists._block[0]
+
+
+def test_a_compiled_list_that_is_no_octet_long_now_is_damaged_and_an_emptied_text_is_empty(tmp_path: Path) -> None:
+    path = tmp_path / "list"
+    write(path, "one.test\n", compiled=True)
+    lists = Lists([str(path)])
+    (tmp_path / "empty").touch()
+    (tmp_path / "empty").replace(path)
+    same, problems = lists.reloaded()
+    assert problems == [f"{path}: damaged list: it is empty (the list of before stays in force)"]
+    assert said(same, "one.test") is False
+    write(path, "one.test\n")
+    text, problems = lists.reloaded()
+    assert not problems
+    path.write_bytes(b"")
+    nothing, problems = text.reloaded()
+    assert not problems and said(nothing, "one.test") is None
