@@ -36,10 +36,14 @@ Ask = Callable[..., bool]
 
 
 class Peers:
-    """Who may ask: this host, and the networks that were named."""
+    """Who may ask: this host, and the networks that were named.
 
-    def __init__(self, networks: Sequence[Network]) -> None:
+    `listening` are the addresses that are listened on: a host that asks one of its own asks from that address.
+    """
+
+    def __init__(self, networks: Sequence[Network], listening: Sequence[str] = ()) -> None:
         self._networks = tuple(networks)
+        self._own = {ipaddress.ip_address(host.partition("%")[0]) for host in listening}
         self._known: dict[str, bool] = {}
 
     def admits(self, host: str) -> bool:
@@ -49,8 +53,10 @@ class Peers:
             if len(self._known) >= _KNOWN:
                 self._known.clear()
             address = ipaddress.ip_address(host.partition("%")[0])
-            known = address.is_loopback or any(
-                address in network for network in self._networks if network.version == address.version
+            known = (
+                address.is_loopback
+                or address in self._own
+                or any(address in network for network in self._networks if network.version == address.version)
             )
             self._known[host] = known
         return known

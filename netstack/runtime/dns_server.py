@@ -101,9 +101,9 @@ class DnsServer:
 
     def listen(self) -> None:
         """Open the listeners. Raises NetstackError naming the address that cannot be had."""
-        peers = Peers([parse_network(each) for each in self.settings.allow_peers])
-        for text in self.settings.listen:
-            host, port = parse_server(text)
+        addresses = [parse_server(text) for text in self.settings.listen]
+        peers = Peers([parse_network(each) for each in self.settings.allow_peers], [host for host, _ in addresses])
+        for host, port in addresses:
             for kind, name in ((socket.SOCK_DGRAM, "UDP"), (socket.SOCK_STREAM, "TCP")):
                 try:
                     sock = bind(host, port, kind)

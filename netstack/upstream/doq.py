@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import logging
 import os
 import ssl
 from collections import deque
@@ -44,6 +45,9 @@ NO_ERROR, REQUEST_CANCELLED = 0x0, 0x3  # DOQ_* (RFC 9250 8.4)
 ABANDONED_MOST = 64  # streams whose query was given up, before the server is told
 _CRYPTO_ERROR = 0x100  # plus the TLS alert (RFC 9000 20.1)
 _CERTIFICATE_ALERTS = range(42, 50)  # bad_certificate .. access_denied (RFC 8446 6)
+
+# What goes wrong is an event; aioquic's own warnings would reach standard error where nobody set logging up.
+logging.getLogger("quic").addHandler(logging.NullHandler())
 
 
 def doq_resolver(

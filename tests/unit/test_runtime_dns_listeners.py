@@ -106,6 +106,12 @@ def test_only_this_host_and_the_named_networks_are_admitted():
     assert not Peers([]).admits("192.0.2.9")
 
 
+def test_this_host_may_ask_from_the_address_that_it_asks():
+    peers = Peers([ipaddress.ip_network("198.51.100.0/24")], ["192.0.2.1", "fe80::1%eth0"])
+    assert [peers.admits(host) for host in ("192.0.2.1", "fe80::1%eth0", "198.51.100.7", "127.0.0.1")] == [True] * 4
+    assert [peers.admits(host) for host in ("192.0.2.2", "fe80::2%eth0")] == [False] * 2
+
+
 def test_a_datagram_of_a_stranger_is_dropped_and_counted(opened, monkeypatch):
     server, listener, client = udp_pair(opened)
     monkeypatch.setattr(Peers, "admits", lambda self, host: False)

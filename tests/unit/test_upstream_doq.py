@@ -1,6 +1,7 @@
 """DoQ against a QUIC server in memory, in virtual time."""
 
 import errno
+import logging
 
 import dns.message
 import dns.rrset
@@ -206,6 +207,16 @@ def test_a_wrong_certificate_is_an_event_and_no_question_leaves() -> None:
     server.turn(desk.now)
     assert server.quic is not None and server.quic._close_event is not None, "the server is told"
     assert "certificate was refused" in desk.events[0].message
+
+
+def test_what_goes_wrong_is_not_written_to_standard_error_as_well(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(logging.getLogger(), "handlers", [])  # as in a program that sets no logging up
+    desk = Desk("other.test")
+    desk.ask(1)
+    desk.accept()
+    assert desk.failures == {1: "tls"} and capsys.readouterr().err == ""
 
 
 def test_another_protocol_is_refused() -> None:
