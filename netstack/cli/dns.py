@@ -144,12 +144,27 @@ def _configuration(options: argparse.Namespace) -> Config:
     if options.listen:
         _need_peers(changed.listen, changed.allow_peers)
     config = replace(config, server=changed)
+    _refuse_loop(config)
     if config.dns.upstreams or config.dns.cd_uid or config.dns.servers != Config().dns.servers:
         return config
     servers = _others(host_resolvers(), changed.listen)
     if not servers:
         raise ConfigError("this host's resolver is the one to be served: say whom to ask with --upstream")
     return replace(config, dns=replace(config.dns, servers=servers))
+
+
+def _refuse_loop(config: Config) -> None:
+    """Raise ConfigError when a plain upstream or bootstrap server is this server: a query would never end."""
+    from netstack.upstream.url import parse_upstream
+
+    own = set(map(parse_server, config.server.listen))
+    groups = [config.dns.upstreams, *(group.upstreams for group in config.split)]
+    asked = [(text, parse_upstream(text)) for group in groups for text in group]
+    plain = [(text, (url.host, url.port)) for text, url in asked if url.scheme in ("udp", "tcp")]
+    plain += [(text, parse_server(text)) for text in config.dns.bootstrap]
+    for text, server in plain:
+        if server in own:
+            raise ConfigError(f"upstream {text!r}: that is where this server listens, so queries would go round")
 
 
 def _listen(text: str) -> str:

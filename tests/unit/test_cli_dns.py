@@ -83,6 +83,16 @@ def test_a_host_whose_resolver_it_is_makes_no_loop(monkeypatch, capsys):
     assert main(["dns", "--listen", "127.0.0.1:53", "--upstream", "192.0.2.1"]) == 0
 
 
+@pytest.mark.parametrize("loop", [("--upstream", "udp://127.0.0.1"), ("--upstream", "tcp://127.0.0.1:53"),
+                                  ("--upstream", "127.0.0.1"), ("--bootstrap", "127.0.0.1:53")])  # fmt: skip
+def test_an_upstream_that_is_this_server_is_refused(loop, capsys):
+    arguments = ["dns", "--listen", "127.0.0.1:53", "--upstream", "192.0.2.1", *loop]
+    assert main(arguments) == 1 and Server.made is None
+    error = capsys.readouterr().err
+    assert loop[1] in error and "where this server listens" in error and error.count("\n") == 1
+    assert main(["dns", "--listen", "127.0.0.1:5399", *arguments[3:]]) == 0, "another port is another server"
+
+
 def test_options_go_over_the_file(tmp_path):
     file = tmp_path / "resolver.toml"
     file.write_text('[dns]\nupstreams = ["udp://192.0.2.1"]\n[server]\nlisten = ["127.0.0.1:99"]\ntcp_idle = 3')
