@@ -244,6 +244,9 @@ def compile_files(paths: Iterable[str]) -> tuple[bytes, ListText]:
 
 def write_list(data: bytes, path: str) -> None:
     """Put a compiled list in place of `path` at once, so that whoever has the old one mapped keeps it."""
+    if os.path.exists(path) and not os.path.isfile(path):  # a device or pipe would be replaced by a file
+        raise ListError(f"{path}: cannot be written: not a file")
+    path = os.path.realpath(path)
     temporary = f"{path}.{os.getpid()}.new"
     try:
         with open(temporary, "wb") as file:

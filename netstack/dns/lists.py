@@ -117,7 +117,7 @@ def _open(path: str) -> Listed:
     stamp = _stamp(path)
     compiled = _is_compiled(path)
     names = load_list(path)
-    if not len(names) and _says_something(path):
+    if not compiled and not len(names) and _says_something(path):
         raise ListError(f"{path}: not a list: there is no name in it")
     return Listed(names, stamp, compiled)
 

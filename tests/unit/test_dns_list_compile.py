@@ -1,6 +1,7 @@
 """Making compiled lists."""
 
 import mmap
+import os
 from pathlib import Path
 
 import pytest
@@ -111,3 +112,15 @@ def test_a_compiled_list_whose_first_octet_is_damaged_does_not_pass_for_a_text(t
     damaged.write_bytes(b"?" + octets[1:] + b"\na\n")  # in much of anything there are lines that look like a name
     with pytest.raises(ListError, match=f"^{damaged}: not a list: octets of zero in it"):
         load_list(str(damaged))
+
+
+def test_what_is_not_a_file_is_not_replaced_by_one_and_a_link_stays_a_link(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with pytest.raises(ListError, match=f"^{pipe}: cannot be written: not a file"):
+        write_list(compile_names({b"ads.test": SUFFIX}), str(pipe))
+    assert pipe.is_fifo()
+    (tmp_path / "file").touch()
+    (tmp_path / "link").symlink_to(tmp_path / "file")
+    write_list(compile_names({b"ads.test": SUFFIX}), str(tmp_path / "link"))
+    assert (tmp_path / "link").is_symlink() and load_list(str(tmp_path / "file")).blocks("ads.test")

@@ -88,3 +88,9 @@ def test_a_compiled_list_that_is_no_octet_long_now_is_damaged_and_an_emptied_tex
     path.write_bytes(b"")
     nothing, problems = text.reloaded()
     assert not problems and said(nothing, "one.test") is None
+
+
+def test_a_list_of_nothing_is_one_in_either_form(tmp_path: Path) -> None:
+    for compiled in (False, True):
+        path = write(tmp_path / "list", "# nothing yet\n", compiled=compiled)
+        assert said(Lists([path]), "one.test") is None
