@@ -14,6 +14,7 @@ from typing import Any
 
 TOLERANCE = 0.20
 REFERENCE, PASTA = "kernel, no offloads", "pasta@65520"
+COMPILED = "compiled@1500"
 NATIVE, PURE, PLAIN, PURE_PLAIN = "native@1500", "pure@1500", "native, plain TUN@1500", "pure, plain TUN@1500"
 
 # name of the column: test, figure, format
@@ -83,13 +84,16 @@ def ratios(results: Mapping[str, Any]) -> dict[str, float]:
     for test in ("up8", "down8"):
         for peer in (NATIVE, PLAIN):
             keep(f"{peer} over {REFERENCE}: {test}", live(peer, test, "gbit"), live(REFERENCE, test, "gbit"))
-        keep(f"{NATIVE} over {PASTA}: {test}", live(NATIVE, test, "gbit"), live(PASTA, test, "gbit"))
+        for peer in (NATIVE, COMPILED):
+            keep(f"{peer} over {PASTA}: {test}", live(peer, test, "gbit"), live(PASTA, test, "gbit"))
         keep(f"{NATIVE} over {PURE}: {test}", live(NATIVE, test, "gbit"), live(PURE, test, "gbit"))
         keep(f"{PLAIN} over {PURE_PLAIN}: {test}", live(PLAIN, test, "gbit"), live(PURE_PLAIN, test, "gbit"))
     for test in ("crr", "uecho64", "uecho1200", "dns"):
-        keep(f"{NATIVE} over {PASTA}: {test}", live(NATIVE, test, "rate"), live(PASTA, test, "rate"))
+        for peer in (NATIVE, COMPILED):
+            keep(f"{peer} over {PASTA}: {test}", live(peer, test, "rate"), live(PASTA, test, "rate"))
     for test in ("rtt", "urtt"):
-        keep(f"{PASTA} over {NATIVE}: {test} time", live(PASTA, test, "p50_us"), live(NATIVE, test, "p50_us"))
+        for peer in (NATIVE, COMPILED):
+            keep(f"{PASTA} over {peer}: {test} time", live(PASTA, test, "p50_us"), live(peer, test, "p50_us"))
     codec = results.get("codec", {})
     if "native" in codec:
         for name, native in codec["native"].items():
