@@ -21,16 +21,20 @@ behind them unless all nodes of the table have the same. A bucket is searched by
 whole entry. Most names that are not in a list are known after two such steps.
 
 One million names take 6 to 12 octets each, nothing of which is copied: the pages belong to the file, are clean, and
-can be taken back by the system at any time. A file is replaced by renaming another one over it, never rewritten:
-what is mapped must not change.
+can be taken back by the system at any time. What is mapped is a copy that has no name: whatever becomes of the file, a
+list in force stays as it is.
 """
 
 from __future__ import annotations
 
+import errno
+import itertools
 import mmap
+import os
 import struct
 from binascii import a2b_base64
 from math import isqrt
+from typing import BinaryIO
 from zlib import crc32
 
 from netstack.core.errors import ConfigError
@@ -51,6 +55,7 @@ HAS_EXCEPTIONS = 1  # flag of the file
 
 BASE64, BASE256 = 0x80, 0x40  # alphabets; base 36 is 0
 _MOST_TABLES = 32_768
+_numbers = itertools.count()
 _KEPT_TOPS = 256
 _unpack_pair = struct.Struct("<II").unpack_from
 _TO64 = bytes.maketrans(b"-_", b"+/")
@@ -252,10 +257,10 @@ def is_compiled(start: bytes) -> bool:
 
 
 def open_list(path: str, *, verify: bool = True) -> NameList:
-    """Map a compiled list. Raises ListError naming the file."""
+    """Map a copy of a compiled list. Raises ListError naming the file."""
     try:
         with open(path, "rb") as file:
-            data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+            data = _mapped(file)
     except (OSError, ValueError) as problem:
         raise ListError(f"{path}: cannot be read: {getattr(problem, 'strerror', None) or problem}") from None
     try:
@@ -265,4 +270,47 @@ def open_list(path: str, *, verify: bool = True) -> NameList:
         raise
 
 
-__all__ = ["ALLOWED", "BLOCKED", "SELF", "UNDER", "ListError", "NameList", "is_compiled", "labels_of", "open_list"]
+def _mapped(file: BinaryIO) -> mmap.mmap:
+    """The file's octets, out of reach of who writes into it: what is cut off a mapped file ends the process that reads
+    it. The file itself where there is no room for a copy."""
+    try:
+        with nameless_file() as copy:
+            while octets := file.read(1 << 20):
+                copy.write(octets)
+            return map_file(copy)
+    except OSError:
+        return map_file(file)
+
+
+def map_file(file: BinaryIO) -> mmap.mmap:
+    """A file's octets, to be read in place. Raises OSError, and ValueError for an empty file."""
+    file.flush()
+    return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+
+
+def nameless_file() -> BinaryIO:
+    """A new file in no directory (the module `tempfile` loads half the library). Raises OSError.
+
+    It is made in TMPDIR, /var/tmp or /tmp, whichever is the first that takes it.
+    """
+    problem = FileNotFoundError(errno.ENOENT, "no directory for temporary files")
+    for directory in filter(None, (os.environ.get("TMPDIR"), "/var/tmp", "/tmp")):
+        path = f"{directory}/netstack-{os.getpid()}-{next(_numbers)}"
+        try:
+            file = open(path, "x+b", opener=_private)  # noqa: SIM115
+        except OSError as refusal:
+            problem.__cause__ = refusal
+        else:
+            os.unlink(path)
+            return file
+    raise problem
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
+
+
+__all__ = [
+    "ALLOWED", "BLOCKED", "SELF", "UNDER", "ListError", "NameList", "is_compiled", "labels_of", "map_file",
+    "nameless_file", "open_list",
+]  # fmt: skip

@@ -33,7 +33,9 @@ from netstack.dns.blocklist import (
     is_compiled,
     label_bits,
     label_number,
+    map_file,
     multiplier,
+    nameless_file,
     open_list,
 )
 from netstack.dns.list_text import EXCEPTION, ListText
@@ -283,13 +285,10 @@ def _aside(data: bytes) -> bytes | mmap.mmap:
     """The same octets, mapped from a file without a name when they are many and there is a place for one."""
     if len(data) < _LARGE:
         return data
-    import tempfile  # loads much, and only a large text wants it
-
     try:
-        with tempfile.TemporaryFile() as file:
+        with nameless_file() as file:
             file.write(data)
-            file.flush()
-            return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+            return map_file(file)
     except OSError:  # no such place on this device, or it is full
         return data
 
@@ -302,16 +301,14 @@ def _compiled_apart(path: str) -> NameList | None:
     python = sys.executable or ""
     if "python" not in os.path.basename(python).lower() or not hasattr(os, "posix_spawn"):  # part of an app
         return None
-    import tempfile
-
     try:
-        with tempfile.TemporaryFile() as file:
+        with nameless_file() as file:
             command = [python, "-I", "-S", "-c", _COMPILE_APART, os.path.abspath(path), *sys.path]
             output = [(os.POSIX_SPAWN_DUP2, file.fileno(), 1), (os.POSIX_SPAWN_OPEN, 2, os.devnull, os.O_WRONLY, 0)]
             child = os.posix_spawn(python, command, os.environ, file_actions=output)
             _, status = os.waitpid(child, 0)
             if status:
                 return None
-            return NameList(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ), path, verify=False)
+            return NameList(map_file(file), path, verify=False)
     except (OSError, ValueError, ListError):
         return None

@@ -19,7 +19,7 @@ from netstack.dns.blocklist import (
     multiplier,
     open_list,
 )
-from netstack.dns.list_compile import compile_names, write_list
+from netstack.dns.list_compile import compile_files, compile_names, write_list
 from netstack.dns.list_text import EXCEPTION, SELF, SUFFIX, UNDER
 
 NAMES = {b"ads.example.com": SUFFIX, b"host.example.com": SELF, b"under.test": UNDER, b"ok.ads.example.com": EXCEPTION}
@@ -130,3 +130,32 @@ def test_no_object_for_each_name(tmp_path: Path) -> None:
 def test_labels_and_files_are_recognised() -> None:
     assert labels_of(b"\x03www\x01a\0") == [b"www", b"a"] and labels_of(b"\0") == []
     assert is_compiled(compile_names({})) and not is_compiled(b"# hosts")
+
+
+@pytest.mark.parametrize("damage", ["cut", "overwritten", "emptied"])
+def test_what_is_written_into_a_file_in_force_changes_nothing(tmp_path: Path, damage: str) -> None:
+    path = tmp_path / "names.nsl"
+    text = tmp_path / "names.txt"
+    text.write_text("".join(f"host{number}.example\n" for number in range(20_000)))
+    write_list(compile_files([str(text)])[0], str(path))
+    names = open_list(str(path))
+    with path.open("r+b") as file:
+        if damage == "overwritten":
+            file.write(b"\xff" * path.stat().st_size)
+        else:
+            file.truncate(4096 if damage == "cut" else 0)
+    assert all(names.blocks(f"host{number}.example") for number in range(0, 20_000, 97))
+    assert not names.blocks("another.example")
+
+
+def test_without_a_place_for_a_copy_the_file_itself_is_mapped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "names.nsl"
+    text = tmp_path / "names.txt"
+    text.write_text("one.example\n")
+    write_list(compile_files([str(text)])[0], str(path))
+
+    def full() -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("netstack.dns.blocklist.nameless_file", full)
+    assert open_list(str(path)).blocks("one.example")

@@ -67,7 +67,7 @@ def test_a_large_text_is_kept_in_a_file_and_without_a_place_for_one_in_memory(
     (tmp_path / "text").write_text("\n".join(f"name-{number}.test" for number in range(40_000)))
     kept = load_list(str(tmp_path / "text"))
     assert isinstance(kept._data, mmap.mmap) and kept.blocks("name-7.test") and kept.verify()
-    monkeypatch.setattr("tempfile.TemporaryFile", (tmp_path / "no" / "place").open)
+    monkeypatch.setattr("netstack.dns.list_compile.nameless_file", (tmp_path / "no" / "place").open)
     kept = load_list(str(tmp_path / "text"))
     assert isinstance(kept._data, bytes) and kept.blocks("name-7.test")
 
