@@ -275,7 +275,7 @@ def _mapped(file: BinaryIO) -> mmap.mmap:
     it. The file itself where there is no room for a copy."""
     try:
         with nameless_file() as copy:
-            while octets := file.read(1 << 20):
+            while octets := file.read(65_536):
                 copy.write(octets)
             return map_file(copy)
     except OSError:

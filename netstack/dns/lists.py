@@ -26,7 +26,7 @@ class Listed:
 
     names: NameList
     stamp: Stamp
-    compiled: bool  # before it was opened: a text may become empty, such a file never is
+    compiled: bool  # a text may become anything, such a file stays one
 
 
 @recordclass(frozen=True)
@@ -141,8 +141,8 @@ def _again(listed: Listed, problems: list[str]) -> Listed:
         stamp = _stamp(listed.names.path)
         if stamp == listed.stamp:
             return listed
-        if listed.compiled and not stamp[2]:
-            raise ListError(f"{listed.names.path}: damaged list: it is empty")
+        if listed.compiled and not _is_compiled(listed.names.path):
+            raise ListError(f"{listed.names.path}: damaged list: it is no longer a compiled one")
         return _open(listed.names.path)
     except ListError as problem:
         problems.append(f"{problem} (the list of before stays in force)")

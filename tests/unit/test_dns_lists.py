@@ -80,7 +80,7 @@ def test_a_compiled_list_that_is_no_octet_long_now_is_damaged_and_an_emptied_tex
     (tmp_path / "empty").touch()
     (tmp_path / "empty").replace(path)
     same, problems = lists.reloaded()
-    assert problems == [f"{path}: damaged list: it is empty (the list of before stays in force)"]
+    assert problems == [f"{path}: damaged list: it is no longer a compiled one (the list of before stays in force)"]
     assert said(same, "one.test") is False
     write(path, "one.test\n")
     text, problems = lists.reloaded()
@@ -94,3 +94,13 @@ def test_a_list_of_nothing_is_one_in_either_form(tmp_path: Path) -> None:
     for compiled in (False, True):
         path = write(tmp_path / "list", "# nothing yet\n", compiled=compiled)
         assert said(Lists([path]), "one.test") is None
+
+
+def test_a_compiled_list_that_became_a_text_is_damaged(tmp_path: Path) -> None:
+    path = tmp_path / "list"
+    write(path, "one.test\n", compiled=True)
+    lists = Lists([str(path)])
+    path.write_text("junk\n")
+    same, problems = lists.reloaded()
+    assert len(problems) == 1 and "no longer a compiled one" in problems[0]
+    assert said(same, "one.test") is False and said(same, "junk") is None
