@@ -143,10 +143,14 @@ class NameList:
         with memoryview(self._data) as view, view[start:] as body:
             return crc32(body) == crc
 
+    def body(self) -> tuple[int, int]:
+        """Where the body begins, and its checksum."""
+        header = HEADER.unpack_from(self._data)
+        return HEADER.size + header[3] * TABLE.size, header[7]
+
     def verify(self) -> bool:
         """Whether the body's checksum is right; reads the whole file."""
-        count, crc = HEADER.unpack_from(self._data)[3], HEADER.unpack_from(self._data)[7]
-        return self._is_whole(HEADER.size + count * TABLE.size, crc)
+        return self._is_whole(*self.body())
 
     def _read_tables(self, count: int) -> dict[int, Table]:
         tables = {}
@@ -257,34 +261,49 @@ def is_compiled(start: bytes) -> bool:
 
 
 def open_list(path: str, *, verify: bool = True) -> NameList:
-    """Map a copy of a compiled list. Raises ListError naming the file."""
+    """Map a copy of a compiled list. Raises ListError naming the file.
+
+    What is cut off a mapped file ends the process that reads it, so nobody may be able to write into that one.
+    """
     try:
-        with open(path, "rb") as file:
-            data = _mapped(file)
+        with open(path, "rb") as file, _copy_of(file) as copy:
+            names = NameList(map_file(copy), path, verify=False)
+            if verify and not _is_whole(copy, *names.body()):
+                raise ListError(f"{path}: damaged list: wrong checksum")
+            return names
+    except ListError:
+        raise
     except (OSError, ValueError) as problem:
         raise ListError(f"{path}: cannot be read: {getattr(problem, 'strerror', None) or problem}") from None
-    try:
-        return NameList(data, path, verify=verify)
-    except ListError:
-        data.close()
-        raise
 
 
-def _mapped(file: BinaryIO) -> mmap.mmap:
-    """The file's octets, out of reach of who writes into it: what is cut off a mapped file ends the process that reads
-    it. The file itself where there is no room for a copy."""
+def _is_whole(file: BinaryIO, start: int, crc: int) -> bool:
+    """As `NameList.verify`, by reading: mapped pages that were looked at count as memory until they are on the disk."""
+    file.seek(start)
+    found = 0
+    while octets := file.read(65_536):
+        found = crc32(octets, found)
+    return found == crc
+
+
+def _copy_of(file: BinaryIO) -> BinaryIO:
+    """The same octets in a file without a name; the file itself where there is no room for that."""
     try:
-        with nameless_file() as copy:
-            while octets := file.read(65_536):
-                copy.write(octets)
-            return map_file(copy)
+        copy = nameless_file()
     except OSError:
-        return map_file(file)
+        return file
+    try:
+        while octets := file.read(65_536):
+            copy.write(octets)
+        copy.flush()
+    except OSError:
+        copy.close()
+        return file
+    return copy
 
 
 def map_file(file: BinaryIO) -> mmap.mmap:
     """A file's octets, to be read in place. Raises OSError, and ValueError for an empty file."""
-    file.flush()
     return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
 
 

@@ -288,6 +288,7 @@ def _aside(data: bytes) -> bytes | mmap.mmap:
     try:
         with nameless_file() as file:
             file.write(data)
+            file.flush()
             return map_file(file)
     except OSError:  # no such place on this device, or it is full
         return data

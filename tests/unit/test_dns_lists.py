@@ -83,8 +83,7 @@ def test_a_compiled_list_that_is_no_octet_long_now_is_damaged_and_an_emptied_tex
     assert problems == [f"{path}: damaged list: it is no longer a compiled one (the list of before stays in force)"]
     assert said(same, "one.test") is False
     write(path, "one.test\n")
-    text, problems = lists.reloaded()
-    assert not problems
+    text = Lists([str(path)])
     path.write_bytes(b"")
     nothing, problems = text.reloaded()
     assert not problems and said(nothing, "one.test") is None
