@@ -240,7 +240,8 @@ class SplitConfig:
     suffixes: tuple[str, ...] = ()
     """`corp.example` is the name and all below it."""
     search: tuple[str, ...] = ()
-    """Suffixes too; a name of one label (`wiki`) is looked for below each, in order, and nowhere else."""
+    """Suffixes too; an address of a name of one label (`wiki`) is looked for below each, in order,
+    and nowhere else. Other types of such a name go where all others go."""
     leak: bool = False
     """Ask the default upstreams too when these fail, refuse or say NXDOMAIN; else they never see such a name."""
 
