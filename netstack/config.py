@@ -257,15 +257,15 @@ class CacheConfig:
     ttl_max: int = 86_400
     """Seconds that an answer is kept at most. One with TTL 0 is not kept."""
     negative_max: int = 3_600
-    """Seconds that NXDOMAIN or NODATA is kept at most (RFC 2308 5)."""
+    """Seconds that NXDOMAIN or NODATA is kept at most (RFC 2308 5: one to three hours)."""
     stale: int = 86_400
     """Seconds after its end for which an answer may still be served when the upstream fails (RFC 8767); 0 for never."""
     stale_after: float = 1.8
-    """Seconds without an answer from upstream until the stale one leaves."""
+    """Seconds without an answer from upstream until the stale one leaves: before the client's retry (RFC 8767 5)."""
     stale_ttl: int = 30
     """TTL of stale records."""
     stale_recheck: float = 5.0
-    """Seconds between attempts to refresh an answer whose upstream failed."""
+    """Seconds between attempts to refresh an answer whose upstream failed; it is served stale at once meanwhile."""
     prefetch_hits: int = 3
     """An answer that was used this often is asked for again in its last tenth; 0 for never."""
 

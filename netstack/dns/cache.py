@@ -21,8 +21,8 @@ from __future__ import annotations
 from collections import OrderedDict, deque
 from collections.abc import Callable
 
+from netstack.config import CacheConfig
 from netstack.core.ports import Resolver
-from netstack.core.record import recordclass
 from netstack.dns.edns import CLIENT_SUBNET, STALE_ANSWER, Edns
 from netstack.dns.kept import NOERROR, NXDOMAIN, TTL, Entry, around, examine, is_of, patch, plain_query, read_query
 from netstack.dns.message import CD, HEADER_SIZE, TC, Question
@@ -38,28 +38,6 @@ _OVERHEAD = 900  # octets that an entry costs beside its octets (measured, CPyth
 _UNREAD_OVERHEAD = 450  # and an answer that was not read yet
 _VIEW_OVERHEAD = 350
 _OCTET = tuple(bytes((number,)) for number in range(256))
-
-
-@recordclass(frozen=True, kw_only=True)
-class CacheSettings:
-    """What the cache keeps."""
-
-    octets: int = 4_194_304
-    """Size cap with everything that an entry costs; the entry that was not used for longest goes first."""
-    ttl_max: int = 86_400
-    """Seconds that a positive answer is kept at most."""
-    negative_max: int = 3_600
-    """Seconds that NXDOMAIN or NODATA is kept at most (RFC 2308 5: one to three hours)."""
-    stale: int = 86_400
-    """Seconds after its end for which an entry may be served when the upstream fails; 0 for never."""
-    stale_after: float = 1.8
-    """Seconds without an upstream answer until the stale one leaves: before the client's retry (RFC 8767 5)."""
-    stale_ttl: int = 30
-    """TTL of stale records."""
-    stale_recheck: float = 5.0
-    """Seconds between attempts to refresh an entry whose upstream failed; it is served stale at once meanwhile."""
-    prefetch_hits: int = 3
-    """An entry that was used this often is refreshed in its last tenth; 0 for never."""
 
 
 _Unread = tuple[bytes, bytes, float, int]  # query, answer, when it came, octets; the collector ignores such a tuple
@@ -103,14 +81,14 @@ class CacheStage(Stage):
     )  # fmt: skip
 
     def __init__(
-        self, inner: Resolver, settings: CacheSettings | None = None, *, scope: Callable[[bytes], bytes] | None = None
+        self, inner: Resolver, settings: CacheConfig | None = None, *, scope: Callable[[bytes], bytes] | None = None
     ) -> None:
         """`scope` gives a short label of the upstream set that answers a name (folded wire form); None for one set.
 
         When the labels of names change, call `flush()`.
         """
         super().__init__(inner)
-        self._settings = settings or CacheSettings()
+        self._settings = settings or CacheConfig()
         self._scope = scope
         self._entries: OrderedDict[bytes, Entry | _Unread] = OrderedDict()  # least recently used first
         self._views: dict[bytes, _View] = {}

@@ -60,11 +60,9 @@ def make_resolver(
         split = _split_stage(config, resolver, dialer, entropy, stats, emit)
         resolver, scope = split, split.label_of
     if config.cache.use == "on":
-        from netstack.dns.cache import CacheSettings, CacheStage
+        from netstack.dns.cache import CacheStage
 
-        kept = _fields(config.cache)
-        del kept["use"]
-        resolver = CacheStage(resolver, CacheSettings(**kept), scope=scope)
+        resolver = CacheStage(resolver, config.cache, scope=scope)
     answers = answers_in_force(config, network)
     if answers != _UNTOUCHED:
         own = network_resolver(config, network, dialer, entropy, stats) if answers.dns64 == "discover" else None
@@ -152,7 +150,7 @@ def with_rules(
     from netstack.dns.lists import Lists
     from netstack.dns.rules import RuleSettings, RuleStage
 
-    kept = _fields(filter)
+    kept: dict[str, Any] = {name: getattr(filter, name) for name in fields(filter)}
     block, allow = kept.pop("block"), kept.pop("allow")
     timeout = config.dns.timeout  # who holds a query must leave time for the answer
     kept |= {"postpone": min(filter.postpone, 0.8 * timeout), "app_wait": min(filter.app_wait, 0.5 * timeout)}
@@ -225,11 +223,6 @@ def _answer_stage(answers: AnswersConfig, inner: Resolver, discovery: Resolver |
         raise ConfigError(f"answers.dns64: {problem}") from None
     stage.has_ipv6 = network.has_ipv6 is not False
     return stage
-
-
-def _fields(table: Any) -> dict[str, Any]:
-    """A table of the configuration as the settings of the stage that has the same fields."""
-    return {name: getattr(table, name) for name in fields(table)}
 
 
 def _upstreams(config: Config, dialer: Dialer, entropy: Entropy, stats: Stats, emit: EventSink) -> Resolver:

@@ -9,10 +9,10 @@ import dns.rrset
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from netstack.config import AnswersConfig
+from netstack.config import AnswersConfig, CacheConfig
 from netstack.core.flow import Endpoint
 from netstack.dns.answers import AnswerStage
-from netstack.dns.cache import CacheSettings, CacheStage
+from netstack.dns.cache import CacheStage
 from netstack.dns.dns64 import WELL_KNOWN, extract
 from netstack.dns.filter import read_answer
 from netstack.dns.message import parse_question
@@ -59,7 +59,7 @@ class Chain:
 
     def __init__(self, options: dict) -> None:  # type: ignore[type-arg]
         self.upstream = ScriptedResolver()
-        self.cache = CacheStage(self.upstream, CacheSettings(octets=20_000, prefetch_hits=1))
+        self.cache = CacheStage(self.upstream, CacheConfig(octets=20_000, prefetch_hits=1))
         self.stage = AnswerStage(self.cache, AnswersConfig(**options), scope_of=classify)
         self.stage.start(self)
         self.left: list[bytes] = []

@@ -6,12 +6,20 @@ import dns.message
 import dns.rrset
 import pytest
 
-from netstack.config import AnswersConfig, CaptiveConfig, DnsConfig, LimitsConfig, LockdownConfig, TrackerConfig
+from netstack.config import (
+    AnswersConfig,
+    CacheConfig,
+    CaptiveConfig,
+    DnsConfig,
+    LimitsConfig,
+    LockdownConfig,
+    TrackerConfig,
+)
 from netstack.core.flow import UDP, Endpoint, FiveTuple
 from netstack.core.stats import Stats
 from netstack.dns.answers import AnswerStage
 from netstack.dns.bridge import DnsBridge
-from netstack.dns.cache import CacheSettings, CacheStage
+from netstack.dns.cache import CacheStage
 from netstack.policy.captive import CaptivePortal, CaptiveStage
 from netstack.policy.lan import classify
 from netstack.policy.lockdown import Lockdown, LockdownStage
@@ -36,7 +44,7 @@ class Storm:
         self.lockdown = Lockdown(LockdownConfig(network_check=True, leak_free=seed % 3 == 0), lambda event: None)
         self.lockdown.tracker = tracker = IpTracker(TrackerConfig())
         self.portal = CaptivePortal(CaptiveConfig(limit=20.0), lambda event: None)
-        self.cache = CacheStage(upstream, CacheSettings(octets=30_000, prefetch_hits=1))
+        self.cache = CacheStage(upstream, CacheConfig(octets=30_000, prefetch_hits=1))
         settings = AnswersConfig(dns64="discover", rebind="remove", strip_h3="on", aaaa="auto")
         self.answers = AnswerStage(self.cache, settings, scope_of=classify, discovery=discovery)
         self.chain = LockdownStage(CaptiveStage(self.answers, network, self.portal), self.lockdown)

@@ -7,7 +7,8 @@ import dns.rcode
 import dns.rrset
 import pytest
 
-from netstack.dns.cache import CacheSettings, CacheStage
+from netstack.config import CacheConfig
+from netstack.dns.cache import CacheStage
 from netstack.testing.world import ScriptedResolver
 
 SOA = ("test.", "SOA", "ns.test. admin.test. 1 2 3 4 {}")
@@ -18,7 +19,7 @@ class Desk:
 
     def __init__(self, scope=None, **settings) -> None:  # type: ignore[no-untyped-def]
         self.resolver = ScriptedResolver()
-        self.cache = CacheStage(self.resolver, CacheSettings(**settings), scope=scope)
+        self.cache = CacheStage(self.resolver, CacheConfig(**settings), scope=scope)
         self.cache.start(self)
         self.told: dict[int, bytes | str] = {}
         self.token = 0

@@ -1,6 +1,5 @@
 """Which resolvers a configuration makes."""
 
-import dataclasses
 
 import pytest
 
@@ -114,14 +113,6 @@ def test_answers_are_edited_above_the_cache():
 def test_a_prefix_that_is_none_is_named():
     with pytest.raises(ConfigError, match=r"answers\.dns64"):
         made(answers={"dns64": "nonsense"})
-
-
-def test_settings_have_the_same_names_and_defaults_as_their_tables():
-    from netstack.dns.cache import CacheSettings
-
-    settings, table = CacheSettings(), CacheConfig()
-    for field in dataclasses.fields(settings):
-        assert getattr(table, field.name) == getattr(settings, field.name), field.name
 
 
 @pytest.mark.parametrize(
