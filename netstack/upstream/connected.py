@@ -152,7 +152,7 @@ class ConnectedResolver:
         for lookup in list(self._lookups.values()):
             lookup.tries = 0
             lookup.server = None
-            self._give_back(lookup)
+            lookup.give_back()
         for lookup in list(self._lookups.values()):
             if lookup.server is None:
                 self._ask(lookup, now)
@@ -290,7 +290,7 @@ class ConnectedResolver:
         if line is self._line:
             self._drop_line()
             self._location.failed(now)
-        self._give_back(lookup)
+        lookup.give_back()
         lookup.server = None
         lookup.tries += 1
         # A connection may end at any moment, whatever was on its way (RFC 7766 6.2.4): that alone says nothing.
@@ -304,7 +304,7 @@ class ConnectedResolver:
         self._set_aside(line, now)
         for lookup in lookups:
             if not lookup.done and lookup.server is line.server:
-                self._give_back(lookup)
+                lookup.give_back()
                 lookup.server = None
                 self._ask(lookup, now)
 
@@ -325,13 +325,7 @@ class ConnectedResolver:
     def _retire(self, lookup: Lookup) -> None:
         lookup.done = True
         self._lookups.pop(lookup.token, None)
-        self._give_back(lookup)
-
-    def _give_back(self, lookup: Lookup) -> None:
-        for place, ident in lookup.places:
-            if place.get(ident) is lookup:
-                del place[ident]
-        lookup.places.clear()
+        lookup.give_back()
 
     def _tell_failure(self, token: int, why: str, now: float) -> None:
         if self._owner is not None:

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Protocol
 from netstack.core.drops import DropReason
 from netstack.core.errors import DialError
 from netstack.core.flow import Endpoint, FiveTuple
+from netstack.core.packet import Octets
 from netstack.core.ports import DatagramSocket, Dialer, Entropy, SocketOwner, Stream
 from netstack.dns.framing import MessageReader
 from netstack.dns.message import HEADER_SIZE, is_answer_to
@@ -73,6 +74,21 @@ def _fresh_id(entropy: Entropy, taken: dict[int, Lookup]) -> int:
     while (ident := entropy.below(65_536)) in taken:
         pass
     return ident
+
+
+def received(stream: Stream) -> Octets | None:
+    """What has come; nothing at the end, which a broken connection is too; None when nothing is there yet."""
+    try:
+        return stream.recv(READ_SIZE)
+    except BlockingIOError:
+        return None
+    except OSError:
+        return b""
+
+
+def heard_at(stream: Stream, last_heard: float) -> float:
+    """When anything was heard on a connection: a message, or over TLS its handshake."""
+    return max(last_heard, getattr(stream, "last_heard", 0.0))
 
 
 def ask_again_or_refuse(
@@ -380,12 +396,9 @@ class TcpChannel:
         if not self._connected:
             self.on_writable(socket, now)
             return
-        try:
-            octets = socket.recv(READ_SIZE)
-        except BlockingIOError:
+        octets = received(socket)
+        if octets is None:
             return
-        except OSError:
-            octets = b""
         if not octets:
             self._fail("closed", now)
             return
@@ -417,8 +430,7 @@ class TcpChannel:
 
     def is_silent(self, now: float, limit: float = SILENT) -> bool:
         """True when nothing was heard on the connection for that long. A TLS handshake that moves is no silence."""
-        stream = self._stream
-        return stream is not None and now - max(self._last_heard, getattr(stream, "last_heard", 0.0)) >= limit
+        return self._stream is not None and now - heard_at(self._stream, self._last_heard) >= limit
 
     def reset(self) -> None:
         """Close the connection; who waits on it is not told."""

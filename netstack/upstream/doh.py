@@ -22,7 +22,7 @@ from netstack.dns.aging import aged
 from netstack.dns.message import is_answer_to
 from netstack.upstream.bootstrap import Location
 from netstack.upstream.connected import IDLE, TIMEOUT, ConnectedResolver
-from netstack.upstream.dns_channels import READ_SIZE, SILENT, WHY, ChannelOwner, ask_again_or_refuse
+from netstack.upstream.dns_channels import SILENT, WHY, ChannelOwner, ask_again_or_refuse, heard_at, received
 from netstack.upstream.http2 import Headers, Http2Client, Http2Error, Response
 from netstack.upstream.proxy import Lookup
 from netstack.upstream.tls import TlsClient, Trust
@@ -114,8 +114,7 @@ class Http2Channel:
 
     def is_silent(self, now: float) -> bool:
         """As `Channel.is_silent`."""
-        stream = self._stream
-        return stream is not None and now - max(self._last_heard, getattr(stream, "last_heard", 0.0)) >= SILENT
+        return self._stream is not None and now - heard_at(self._stream, self._last_heard) >= SILENT
 
     def reset(self) -> None:
         """As `Channel.reset`."""
@@ -163,12 +162,9 @@ class Http2Channel:
         if self._http is None:
             self.on_writable(socket, now)
             return
-        try:
-            octets = socket.recv(READ_SIZE)
-        except BlockingIOError:
+        octets = received(socket)
+        if octets is None:
             return
-        except OSError:
-            octets = b""
         if not octets:
             self._fail("closed", now)
             return

@@ -78,6 +78,13 @@ class Lookup:
         self.why = "timeout"
         self.places: list[tuple[dict[int, Lookup], int]] = []
 
+    def give_back(self) -> None:
+        """Its ids are free: no answer to them is taken any more."""
+        for place, ident in self.places:
+            if place.get(ident) is self:
+                del place[ident]
+        self.places.clear()
+
 
 class ProxyResolver:
     """Implements `core.ports.Resolver` for plain DNS servers."""
@@ -146,7 +153,7 @@ class ProxyResolver:
         for server in self.servers:
             server.missed, server.silent_until = 0, 0.0
         for lookup in list(self._lookups.values()):
-            self._give_back(lookup)
+            lookup.give_back()
             lookup.tries = 0
             lookup.refused.clear()
             lookup.order = self._order(now)
@@ -255,13 +262,7 @@ class ProxyResolver:
     def _retire(self, lookup: Lookup) -> None:
         lookup.done = True
         self._lookups.pop(lookup.token, None)
-        self._give_back(lookup)
-
-    def _give_back(self, lookup: Lookup) -> None:
-        for place, ident in lookup.places:
-            if place.get(ident) is lookup:
-                del place[ident]
-        lookup.places.clear()
+        lookup.give_back()
 
     # --- from the channels ---
 
