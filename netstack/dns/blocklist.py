@@ -124,7 +124,7 @@ class NameList:
         size = len(data)
         if size < HEADER.size or data[: len(MAGIC)] != MAGIC:
             raise ListError(f"{path}: not a compiled list")
-        _, version, flags, count, names, nodes, body, body_crc, _, crc = HEADER.unpack_from(data)
+        _, version, flags, count, names, nodes, body, _, _, crc = HEADER.unpack_from(data)
         if version != VERSION:
             raise ListError(f"{path}: compiled list of version {version}, {VERSION} is wanted: compile it again")
         start = HEADER.size + count * TABLE.size
@@ -136,12 +136,8 @@ class NameList:
         self.nodes: int = nodes
         self.has_exceptions = bool(flags & HAS_EXCEPTIONS)
         self._tables = self._read_tables(count)
-        if verify and not self._is_whole(start, body_crc):
+        if verify and not self.verify():
             raise ListError(f"{path}: damaged list: wrong checksum")
-
-    def _is_whole(self, start: int, crc: int) -> bool:
-        with memoryview(self._data) as view, view[start:] as body:
-            return crc32(body) == crc
 
     def body(self) -> tuple[int, int]:
         """Where the body begins, and its checksum."""
@@ -150,7 +146,9 @@ class NameList:
 
     def verify(self) -> bool:
         """Whether the body's checksum is right; reads the whole file."""
-        return self._is_whole(*self.body())
+        start, crc = self.body()
+        with memoryview(self._data) as view, view[start:] as body:
+            return crc32(body) == crc
 
     def _read_tables(self, count: int) -> dict[int, Table]:
         tables = {}
