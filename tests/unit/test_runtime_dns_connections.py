@@ -5,47 +5,12 @@ import struct
 
 import pytest
 
-from netstack.config import ServerConfig
 from netstack.core.drops import DropReason
 from netstack.core.flow import TCP
-from netstack.core.stats import Stats
 from netstack.dns.framing import frame
 from netstack.runtime.dns_connections import TcpClients, TcpListener
 from netstack.runtime.dns_listeners import Peers, bind
-
-QUESTION = b"\x01a\x00" + struct.pack("!HH", 1, 1)
-
-
-def query(ident: int) -> bytes:
-    return struct.pack("!HHHHHH", ident, 0x0100, 1, 0, 0, 0) + QUESTION
-
-
-class Poller:
-    """Interest, kept."""
-
-    def __init__(self):
-        self.interest = {}
-
-    def watch(self, fd, socket, readable, writable):
-        self.interest[fd] = (readable, writable)
-
-
-class Server:
-    """Keeps what was asked; answers when told."""
-
-    def __init__(self, **settings):
-        self.settings = ServerConfig(**settings)
-        self.stats = Stats()
-        self.poller = Poller()
-        self.asked = []
-        self.later = []
-
-    def ask(self, flow, message, now, reply, *, over_tcp=False):
-        self.asked.append((flow, message, reply, over_tcp))
-        return True
-
-    def call_later(self, seconds, callback):
-        self.later.append((seconds, callback))
+from tests.dns_front import Server, query
 
 
 @pytest.fixture

@@ -12,22 +12,12 @@ from h2.connection import H2Connection
 from h2.events import DataReceived, RequestReceived, StreamEnded
 from h2.settings import SettingCodes, Settings
 
-from netstack.core.events import EngineError
-from netstack.testing.world import ScriptedDialer
 from netstack.upstream.bootstrap import Location
 from netstack.upstream.doh import REFUSALS_MOST, doh_resolver
 from netstack.upstream.tls import Trust
 from netstack.upstream.url import parse_upstream
 from tests.certificates import MemoryTlsServer, authority, server_context, settle
-
-
-def response(asked: bytes, size: int = 1) -> bytes:
-    query = dns.message.from_wire(asked)
-    made = dns.message.make_response(query)
-    made.answer.append(
-        dns.rrset.from_text(query.question[0].name, 5, "IN", "A", *(f"192.0.2.{each}" for each in range(1, size + 1)))
-    )
-    return made.to_wire()
+from tests.upstream_desk import Asker, response
 
 
 class Server:
@@ -78,31 +68,16 @@ class Server:
         return ended
 
 
-class Desk:
+class Desk(Asker):
     def __init__(self, url: str = "https://192.0.2.53/q?x=1#dns.test", **options: object) -> None:
-        self.dialer = ScriptedDialer()
-        self.events: list[EngineError] = []
+        super().__init__()
         upstream = parse_upstream(url)
         trust = Trust(str(authority().ca_file))
         self.resolver = doh_resolver(
             upstream, Location(upstream), self.dialer, trust, emit=self.events.append, **options
         )
         self.resolver.start(self)
-        self.answers: dict[int, bytes] = {}
-        self.failures: dict[int, str] = {}
         self.servers: list[Server] = []
-        self.now = 0.0
-
-    def on_answer(self, token: int, message: bytes, now: float) -> None:
-        self.answers[token] = message
-
-    def on_failure(self, token: int, why: str, now: float) -> None:
-        self.failures[token] = why
-
-    def ask(self, token: int) -> bytes:
-        message = dns.message.make_query(f"n{token}.test", "A", id=token).to_wire()
-        self.resolver.query(token, message, self.now)
-        return message
 
     def accept(self, **options: object) -> Server:
         stream = self.dialer.streams[-1]

@@ -3,8 +3,6 @@
 import errno
 import logging
 
-import dns.message
-import dns.rrset
 import pytest
 
 pytest.importorskip("aioquic")
@@ -15,28 +13,16 @@ from aioquic.quic.events import StreamDataReceived
 from aioquic.quic.packet import pull_quic_header
 
 from netstack.core.errors import DialError
-from netstack.core.events import EngineError
 from netstack.core.flow import Endpoint
-from netstack.testing.world import ScriptedDialer
 from netstack.upstream.bootstrap import Location
 from netstack.upstream.doq import doq_resolver
 from netstack.upstream.tls import Trust
 from netstack.upstream.url import parse_upstream
 from tests.certificates import authority, server_files
+from tests.upstream_desk import Asker, framed, response
 
 SERVER = Endpoint.of("192.0.2.53", 853)
 CLIENT = ("192.0.2.1", 7777)
-
-
-def response(asked: bytes) -> bytes:
-    query = dns.message.from_wire(asked)
-    made = dns.message.make_response(query)
-    made.answer.append(dns.rrset.from_text(query.question[0].name, 5, "IN", "A", "192.0.2.1"))
-    return made.to_wire()
-
-
-def framed(message: bytes) -> bytes:
-    return len(message).to_bytes(2, "big") + message
 
 
 class Error:
@@ -93,32 +79,17 @@ class Server:
         return ended
 
 
-class Desk:
+class Desk(Asker):
     def __init__(self, name: str = "dns.test", **options: object) -> None:
-        self.dialer = ScriptedDialer()
-        self.events: list[EngineError] = []
+        super().__init__(now=1000.0)  # aioquic takes a time of 0 for none
         upstream = parse_upstream(f"quic://192.0.2.53#{name}")
         self.resolver = doq_resolver(
             upstream, Location(upstream), self.dialer, Trust(str(authority().ca_file)), emit=self.events.append,
             **options,
         )  # fmt: skip
         self.resolver.start(self)
-        self.answers: dict[int, bytes] = {}
-        self.failures: dict[int, str] = {}
         self.servers: list[Server] = []
         self.tickets: dict = {}
-        self.now = 1000.0  # aioquic takes a time of 0 for none
-
-    def on_answer(self, token: int, message: bytes, now: float) -> None:
-        self.answers[token] = message
-
-    def on_failure(self, token: int, why: str, now: float) -> None:
-        self.failures[token] = why
-
-    def ask(self, token: int) -> bytes:
-        message = dns.message.make_query(f"n{token}.test", "A", id=token).to_wire()
-        self.resolver.query(token, message, self.now)
-        return message
 
     def accept(self, alpn: str = "doq") -> Server:
         self.servers.append(Server(self.dialer.datagrams[-1], self.tickets, alpn))

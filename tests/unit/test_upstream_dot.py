@@ -2,38 +2,22 @@
 
 import errno
 
-import dns.message
-import dns.rrset
 import pytest
 
-from netstack.core.events import EngineError
 from netstack.core.flow import Endpoint
-from netstack.core.ports import Resolver
-from netstack.testing.world import ScriptedDialer, SeededEntropy
+from netstack.testing.world import SeededEntropy
 from netstack.upstream.bootstrap import Location
 from netstack.upstream.dot import dot_resolver, tcp_resolver
 from netstack.upstream.tls import Trust
 from netstack.upstream.url import parse_upstream
 from tests.certificates import MemoryTlsServer, authority, server_context, settle
+from tests.upstream_desk import Asker, framed, response
 
 
-def response(asked: bytes) -> bytes:
-    query = dns.message.from_wire(asked)
-    made = dns.message.make_response(query)
-    made.answer.append(dns.rrset.from_text(query.question[0].name, 5, "IN", "A", "192.0.2.1"))
-    return made.to_wire()
-
-
-def framed(message: bytes) -> bytes:
-    return len(message).to_bytes(2, "big") + message
-
-
-class Desk:
+class Desk(Asker):
     def __init__(self, url: str = "tls://192.0.2.53#dns.test", **options: object) -> None:
-        self.dialer = ScriptedDialer()
-        self.events: list[EngineError] = []
+        super().__init__()
         upstream = parse_upstream(url)
-        self.resolver: Resolver
         if upstream.scheme == "tcp":
             self.resolver = tcp_resolver(upstream, Location(upstream), self.dialer, SeededEntropy(), **options)
         else:
@@ -42,21 +26,7 @@ class Desk:
                 upstream, Location(upstream), self.dialer, SeededEntropy(), trust, emit=self.events.append, **options
             )
         self.resolver.start(self)
-        self.answers: dict[int, bytes] = {}
-        self.failures: dict[int, str] = {}
         self.servers: list[MemoryTlsServer] = []
-        self.now = 0.0
-
-    def on_answer(self, token: int, message: bytes, now: float) -> None:
-        self.answers[token] = message
-
-    def on_failure(self, token: int, why: str, now: float) -> None:
-        self.failures[token] = why
-
-    def ask(self, token: int) -> bytes:
-        message = dns.message.make_query(f"n{token}.test", "A", id=token).to_wire()
-        self.resolver.query(token, message, self.now)
-        return message
 
     def accept(self) -> MemoryTlsServer:
         """The newest connection is taken by a TLS server."""
